@@ -1,155 +1,39 @@
-// What native kernel tests share: a pool with any number of threads, a context with guarded scratch, tensors between guard bytes,
-// and a count of failures. A test program returns failures().
+// What the native checks share: a Context on a real pool with guarded buffers, a deterministic random source, tensors made from
+// vectors, and CHECK. Each check program runs itself once for every level the machine has (`for_each_level`).
 #pragma once
-#include <atomic>
+#include <unistd.h>
+
 #include <cmath>
-#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <initializer_list>
+#include <map>
 #include <memory>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
-#include "../../native/runtime/context.h"
+#include "../../native/cpu/common/dispatch.h"
+#include "../../native/cpu/common/pool.h"
+#include "../../native/cpu/kernels.h"
 
 namespace attune::test {
 
-inline int& failures() {
-  static int count = 0;
-  return count;
-}
-inline void fail(const std::string& what) {
-  if (++failures() <= 40) std::fprintf(stderr, "FAIL %s\n", what.c_str());
-}
-inline void check(bool ok, const std::string& what) {
-  if (!ok) fail(what);
-}
+inline int failures = 0;
 
-// Bytes at a 64-byte boundary with 256 guard bytes on each side.
-class Guarded {
- public:
-  explicit Guarded(int64_t bytes) : bytes_(bytes), memory_(size_t(bytes) + 2 * kGuard + 64, kFill) {
-    uintptr_t p = reinterpret_cast<uintptr_t>(memory_.data()) + kGuard;
-    data_ = reinterpret_cast<uint8_t*>((p + 63) / 64 * 64);
-  }
-  uint8_t* data() const { return data_; }
-  bool intact() const {
-    for (int64_t i = 1; i <= int64_t(kGuard); ++i)
-      if (data_[-i] != kFill || data_[bytes_ + i - 1] != kFill) return false;
-    return true;
-  }
+#define CHECK(condition, ...)                                              \
+  do {                                                                     \
+    if (!(condition)) {                                                    \
+      if (++attune::test::failures <= 20) {                                \
+        std::printf("FAILED %s:%d  %s  ", __FILE__, __LINE__, #condition); \
+        std::printf(__VA_ARGS__);                                          \
+        std::printf("\n");                                                 \
+      }                                                                    \
+    }                                                                      \
+  } while (0)
 
- private:
-  static constexpr size_t kGuard = 256;
-  static constexpr uint8_t kFill = 0xa5;
-  int64_t bytes_;
-  std::vector<uint8_t> memory_;
-  uint8_t* data_;
-};
-
-class TestPool : public Pool {
- public:
-  explicit TestPool(int threads) : threads_(threads) {}
-  int threads() const override { return threads_; }
-  void run(int64_t count, void (*task)(void*, int64_t, int), void* arg) override {
-    std::atomic<int64_t> next{0};
-    auto work = [&](int thread) {
-      for (int64_t i; (i = next.fetch_add(1)) < count;) task(arg, i, thread);
-    };
-    std::vector<std::thread> others;
-    for (int t = 1; t < threads_ && t < count; ++t) others.emplace_back(work, t);
-    work(0);
-    for (auto& t : others) t.join();
-  }
-
- private:
-  int threads_;
-};
-
-class TestContext : public Context {
- public:
-  explicit TestContext(int threads, int64_t scratch_bytes = 0) : pool_(threads), scratch_(scratch_bytes) {
-    for (int t = 0; t < threads; ++t) own_.emplace_back(kThreadScratch);
-  }
-  Pool& pool() override { return pool_; }
-  void* scratch() override { return scratch_.data(); }
-  void* thread_scratch(int thread) override { return own_.at(size_t(thread)).data(); }
-  void* derived(const void*, int, int64_t, bool*) override { return nullptr; }
-  bool intact() const {
-    bool ok = scratch_.intact();
-    for (auto& o : own_) ok = ok && o.intact();
-    return ok;
-  }
-
- private:
-  TestPool pool_;
-  Guarded scratch_;
-  std::vector<Guarded> own_;
-};
-
-inline float widen(uint16_t bits) {
-  const uint32_t u = uint32_t(bits) << 16;
-  float f;
-  std::memcpy(&f, &u, 4);
-  return f;
-}
-inline uint16_t narrow(float x) {
-  uint32_t u;
-  std::memcpy(&u, &x, 4);
-  if ((u & 0x7fffffffu) > 0x7f800000u) return uint16_t((u >> 16) | 0x40u);
-  return uint16_t((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
-}
-
-// A tensor that owns guarded memory. Elements are read and written as double.
-class Array {
- public:
-  Array(DType dtype, std::initializer_list<int64_t> shape) : Array(dtype, std::vector<int64_t>(shape)) {}
-  Array(DType dtype, const std::vector<int64_t>& shape) {
-    t_.dtype = dtype;
-    t_.rank = int32_t(shape.size());
-    for (size_t i = 0; i < shape.size(); ++i) t_.shape[i] = shape[i];
-    memory_ = std::make_shared<Guarded>(t_.bytes());
-    t_.data = memory_->data();
-  }
-  operator const Tensor&() const { return t_; }
-  const Tensor& tensor() const { return t_; }
-  int64_t size() const { return t_.size(); }
-  double get(int64_t i) const {
-    if (t_.dtype == DType::f32) return t_.as<float>()[i];
-    if (t_.dtype == DType::bf16) return widen(t_.as<bf16>()[i].bits);
-    return t_.as<int32_t>()[i];
-  }
-  void set(int64_t i, double x) {
-    if (t_.dtype == DType::f32)
-      t_.as<float>()[i] = float(x);
-    else if (t_.dtype == DType::bf16)
-      t_.as<bf16>()[i].bits = narrow(float(x));
-    else
-      t_.as<int32_t>()[i] = int32_t(x);
-  }
-  std::vector<double> values() const {
-    std::vector<double> v(size_t(size()), 0.0);
-    for (int64_t i = 0; i < size(); ++i) v[size_t(i)] = get(i);
-    return v;
-  }
-  std::vector<uint8_t> bits() const { return {memory_->data(), memory_->data() + t_.bytes()}; }
-  Array copy() const {
-    Array c(t_.dtype, std::vector<int64_t>(t_.shape, t_.shape + t_.rank));
-    std::memcpy(c.t_.data, t_.data, size_t(t_.bytes()));
-    return c;
-  }
-  bool intact() const { return memory_->intact(); }
-
- private:
-  Tensor t_;
-  std::shared_ptr<Guarded> memory_;
-};
-
-// A small counter-based generator: the same numbers on every machine.
+// Counter-based: the same numbers on every machine.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed * 0x9e3779b97f4a7c15ull + 1) {}
@@ -159,42 +43,163 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
     return z ^ (z >> 31);
   }
-  double uniform() { return double(next() >> 11) * 0x1p-53; }  // [0, 1)
-  double normal() {
-    const double u = uniform() + 0x1p-60, v = uniform();
-    return std::sqrt(-2 * std::log(u)) * std::cos(6.283185307179586 * v);
-  }
-  int64_t below(int64_t n) { return int64_t(next() % uint64_t(n)); }
-  void fill(Array& a, double scale = 1) {
-    for (int64_t i = 0; i < a.size(); ++i) a.set(i, scale * normal());
-  }
+  int64_t below(int64_t n) { return static_cast<int64_t>(next() % static_cast<uint64_t>(n)); }
+  double uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
+  double normal() { return std::sqrt(-2 * std::log(1 - uniform())) * std::cos(6.283185307179586 * uniform()); }
 
  private:
   uint64_t state_;
 };
 
-// max over elements of |a - b| / (atol + |b|), infinite where only one is NaN or infinities differ.
-inline double worst(const std::vector<double>& a, const std::vector<double>& b, double atol) {
-  if (a.size() != b.size()) return INFINITY;
-  double w = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (std::isnan(a[i]) && std::isnan(b[i])) continue;
-    if (a[i] == b[i]) continue;
-    const double e = std::fabs(a[i] - b[i]) / (atol + std::fabs(b[i]));
-    if (!(e <= w)) w = std::isfinite(e) ? e : INFINITY;
-  }
-  return w;
+inline float to_float(bf16 x) {
+  const uint32_t u = static_cast<uint32_t>(x.bits) << 16;
+  float f;
+  std::memcpy(&f, &u, 4);
+  return f;
+}
+inline bf16 to_bf16(float f) {
+  uint32_t u;
+  std::memcpy(&u, &f, 4);
+  if (f != f) return {static_cast<uint16_t>(u >> 16 | 0x40)};
+  return {static_cast<uint16_t>((u + 0x7fff + ((u >> 16) & 1)) >> 16)};
 }
 
-// ||a - b|| / ||b||.
-inline double relative(const std::vector<double>& a, const std::vector<double>& b) {
-  if (a.size() != b.size()) return INFINITY;
-  double e = 0, n = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    e += (a[i] - b[i]) * (a[i] - b[i]);
-    n += b[i] * b[i];
+// A tensor that owns its memory, 64-byte aligned, with guard bytes on both sides.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(DType dtype, std::initializer_list<int64_t> shape) {
+    t.dtype = dtype;
+    t.rank = static_cast<int32_t>(shape.size());
+    int i = 0;
+    for (int64_t n : shape) t.shape[i++] = n;
+    bytes_.assign(static_cast<size_t>(t.bytes()) + 3 * 64, kGuard);
+    const uintptr_t p = reinterpret_cast<uintptr_t>(bytes_.data());
+    offset_ = (64 - p % 64) % 64 + 64;
+    t.data = bytes_.data() + offset_;
   }
-  return e == 0 ? 0 : std::sqrt(e / n);
+  Buffer(const Buffer& o) { *this = o; }
+  Buffer& operator=(const Buffer& o) {
+    if (this == &o) return *this;
+    t = o.t;
+    bytes_.assign(o.bytes_.size(), kGuard);
+    if (bytes_.empty()) return *this;
+    const uintptr_t p = reinterpret_cast<uintptr_t>(bytes_.data());
+    offset_ = (64 - p % 64) % 64 + 64;
+    t.data = bytes_.data() + offset_;
+    std::memcpy(t.data, o.t.data, static_cast<size_t>(t.bytes()));
+    return *this;
+  }
+  operator const Tensor&() const { return t; }
+  int64_t size() const { return t.size(); }
+  double at(int64_t i) const {
+    if (t.dtype == DType::bf16) return to_float(t.as<bf16>()[i]);
+    if (t.dtype == DType::i32) return t.as<int32_t>()[i];
+    return t.as<float>()[i];
+  }
+  void set(int64_t i, double x) {
+    if (t.dtype == DType::bf16)
+      t.as<bf16>()[i] = to_bf16(static_cast<float>(x));
+    else if (t.dtype == DType::i32)
+      t.as<int32_t>()[i] = static_cast<int32_t>(x);
+    else
+      t.as<float>()[i] = static_cast<float>(x);
+  }
+  Buffer& normal(Random& r, double scale = 1) {
+    for (int64_t i = 0; i < size(); ++i) set(i, r.normal() * scale);
+    return *this;
+  }
+  Buffer& fill(double x) {
+    for (int64_t i = 0; i < size(); ++i) set(i, x);
+    return *this;
+  }
+  bool same(const Buffer& o) const { return t.bytes() == o.t.bytes() && std::memcmp(t.data, o.t.data, t.bytes()) == 0; }
+  bool guarded() const {
+    for (size_t i = 0; i < bytes_.size(); ++i)
+      if ((i < offset_ || i >= offset_ + static_cast<size_t>(t.bytes())) && bytes_[i] != kGuard) return false;
+    return true;
+  }
+
+  Tensor t;
+
+ private:
+  static constexpr unsigned char kGuard = 0xa5;
+  std::vector<unsigned char> bytes_;
+  size_t offset_ = 0;
+};
+
+// Scratch starts full of NaN bits, so that a kernel which reads what it did not write is seen.
+class TestContext final : public Context {
+ public:
+  explicit TestContext(int threads) : pool_(cpu::make_pool(threads)) {
+    for (int i = 0; i < pool_->threads(); ++i) thread_.push_back(place(kThreadScratch));
+  }
+  Pool& pool() override { return *pool_; }
+  void* scratch() override { return scratch_.get(); }
+  void* thread_scratch(int thread) override { return thread_[static_cast<size_t>(thread)].get(); }
+  void* derived(const void* data, int form, int64_t bytes, bool* valid) override {
+    if (!weights.count(data)) return nullptr;
+    auto& slot = derived_[{data, form}];
+    *valid = slot != nullptr;
+    if (!slot) slot = place(bytes);
+    return slot.get();
+  }
+  // Before a call: gives the op exactly what its scratch function asks for.
+  template <class T> void plan(uint32_t opcode, const T& args) { scratch_ = place(cpu::scratch(opcode, &args)); }
+  void forget() { derived_.clear(); }
+
+  std::map<const void*, bool> weights;  // what derived() takes for a weight
+
+ private:
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  using Place = std::unique_ptr<void, Free>;
+  static Place place(int64_t bytes) {
+    const size_t n = static_cast<size_t>((bytes + 63) / 64 * 64);
+    Place p(std::aligned_alloc(64, n ? n : 64));
+    std::memset(p.get(), 0xff, n);
+    return p;
+  }
+  std::unique_ptr<Pool> pool_;
+  std::vector<Place> thread_;
+  std::map<std::pair<const void*, int>, Place> derived_;
+  Place scratch_;
+};
+
+constexpr uint32_t opcode_of(const char* wanted) {
+  auto equal = [](const char* a, const char* b) {
+    while (*a && *a == *b) ++a, ++b;
+    return *a == *b;
+  };
+#define X(code, name, Struct) \
+  if (equal(wanted, #name)) return code;
+  ATTUNE_OPS(X)
+#undef X
+  return ~0u;
+}
+
+// Plans and runs one op: run<Gemm>("gemm", cpu::gemm, args, context).
+#define RUN(name, args, context)                                                \
+  do {                                                                          \
+    (context).plan(attune::test::opcode_of(#name), args);                       \
+    attune::cpu::name(args, context);                                           \
+  } while (0)
+
+// Runs `checks` at the level of ATTUNE_CPU when that is set; else starts this program again once for each level.
+inline int for_each_level(const char* program, void (*checks)()) {
+  if (std::getenv("ATTUNE_CPU")) {
+    checks();
+    std::printf("%-12s %s\n", cpu::cpu_level(), failures ? "FAILED" : "ok");
+    return failures ? 1 : 0;
+  }
+  int bad = 0;
+  for (const char* name : {"baseline", "avx2", "avx512", "avx512_bf16"}) {
+    std::fflush(stdout);
+    bad |= std::system((std::string("ATTUNE_CPU=") + name + " '" + program + "'").c_str());
+    if (std::strcmp(name, cpu::cpu_level()) == 0) break;
+  }
+  return bad ? 1 : 0;
 }
 
 }  // namespace attune::test
