@@ -41,15 +41,18 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
     dataset: field(text, { group: RUN, placeholder: "file", description: "File of training rows: .jsonl or .json." }),
     output_dir: field(text.default("trainer_output"), {
       group: RUN,
+      neutral: true,
       placeholder: "dir",
       description: "Folder of the run: final model, checkpoints, metrics.jsonl, report.html.",
     }),
     overwrite_output_dir: field(z.boolean().default(false), {
       group: RUN,
+      neutral: true,
       description: "Replace the run that output_dir already holds. Otherwise such a folder is refused.",
     }),
     resume: field(z.boolean().default(false), {
       group: RUN,
+      neutral: true,
       description: "Go on from the newest complete checkpoint of output_dir, or from the start where there is none.",
     }),
 
@@ -95,11 +98,13 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
     }),
     tokens_per_batch: field(count.nullable().default(null), {
       group: BATCH,
+      neutral: true,
       defaultText: "fits every example",
       description: "Tokens of one micro-batch; smaller needs less memory.",
     }),
     packing: field(z.boolean().default(false), {
       group: BATCH,
+      neutral: true,
       description:
         "Accepted for TRL's sake: micro-batches are always packed, without padding, and rows never see each other.",
     }),
@@ -162,42 +167,54 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
 
     eval_dataset: field(text.nullable().default(null), {
       group: EVAL,
+      neutral: true,
       placeholder: "file",
       defaultText: "none",
       description: "File of rows to evaluate on.",
     }),
     eval_steps: field(count.nullable().default(null), {
       group: EVAL,
+      neutral: true,
       defaultText: "once, at the end",
       description: "Optimiser steps between evaluations.",
     }),
     eval_rows: field(count.nullable().default(null), {
       group: EVAL,
+      neutral: true,
       defaultText: "all",
       description: "Rows of eval_dataset to use.",
     }),
 
     logging_steps: field(count.default(10), {
       group: SAVE,
+      neutral: true,
       description: "Optimiser steps between lines of metrics.jsonl.",
     }),
     save_strategy: field(z.enum(["steps", "epoch", "no"]).default("steps"), {
       group: SAVE,
+      neutral: true,
       description: "When to write a checkpoint; the final model is always written.",
     }),
-    save_steps: field(count.default(500), { group: SAVE, description: "Optimiser steps between checkpoints." }),
+    save_steps: field(count.default(500), {
+      group: SAVE,
+      neutral: true,
+      description: "Optimiser steps between checkpoints.",
+    }),
     save_total_limit: field(count.nullable().default(null), {
       group: SAVE,
+      neutral: true,
       defaultText: "all",
       description: "Newest checkpoints to keep; older ones are deleted.",
     }),
     save_dtype: field(z.enum(["auto", "float32", "bfloat16"]).default("auto"), {
       group: SAVE,
+      neutral: true,
       description: "Type of the saved weights; auto: that of the model it started from.",
     }),
 
     device: field(z.enum(["auto", "cpu", "cuda"]).default("auto"), {
       group: MACHINE,
+      neutral: true,
       description: "Where to run; auto: cuda where it can run, else cpu.",
     }),
     dtype: field(z.enum(["float32", "bfloat16"]).nullable().default(null), {
@@ -207,11 +224,13 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
     }),
     threads: field(count.max(1024).nullable().default(null), {
       group: MACHINE,
+      neutral: true,
       defaultText: "the cores this process may use",
       description: "CPU threads. Results do not depend on it.",
     }),
     memory_limit: field(bytes.nullable().default(null), {
       group: MACHINE,
+      neutral: true,
       must: 'a size such as "8GB" or "512MiB", or a number of bytes',
       placeholder: "size",
       defaultText: "what the machine has",
@@ -270,11 +289,13 @@ export const dpoExtra = {
   }),
   precompute_ref_log_probs: field(z.boolean().default(true), {
     group: LOSS,
+    neutral: true,
     description:
       "Accepted for TRL's sake: the reference is always scored once, before training, and cached; so it takes no memory.",
   }),
   prompt_trees: field(z.boolean().default(true), {
     group: LOSS,
+    neutral: true,
     description: "Compute a pair's prompt once for both completions; false computes it twice, with the same result.",
   }),
 };

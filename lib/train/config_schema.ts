@@ -15,6 +15,8 @@ export interface FieldMeta {
   readonly defaultText?: string;
   /** Placeholder in `--help`: `--key <placeholder>`. */
   readonly placeholder?: string;
+  /** Does not alter the mathematics of a run: may change when it is resumed. */
+  readonly neutral?: true;
 }
 
 export type Shape = Readonly<Record<string, z.ZodType>>;
