@@ -1,0 +1,57 @@
+// Writing files: system errors become WriteError (a run's disk is full, its folder is gone), and what is written can be made durable.
+import { access, constants, mkdir, open, writeFile } from "node:fs/promises";
+import { AttuneError, ConfigError, WriteError } from "../errors.ts";
+import { errorCode } from "./json.ts";
+
+const reasons: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", "the disk is full"],
+  ["EDQUOT", "the disk quota is used up"],
+  ["EROFS", "the file system is read-only"],
+  ["EACCES", "no permission"],
+  ["EPERM", "no permission"],
+  ["ENOENT", "the folder is gone"],
+  ["EIO", "the disk reports an error"],
+  ["EFBIG", "the file is too large for this file system"],
+  ["EMFILE", "too many open files"],
+]);
+
+/** Runs a writing action; a system error becomes a WriteError that names `path`. */
+export async function writing<T>(path: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (error instanceof AttuneError) throw error;
+    const why = reasons.get(errorCode(error)) ?? (error as Error).message;
+    throw new WriteError(`${path}: must be writable: ${why}`, { cause: error });
+  }
+}
+
+/** Writes a small file. Throws WriteError. */
+export async function writeText(path: string, text: string | Uint8Array): Promise<void> {
+  await writing(path, () => writeFile(path, text));
+}
+
+/** Makes a file's or folder's content survive a power cut. Throws WriteError. */
+export async function sync(path: string): Promise<void> {
+  await writing(path, async () => {
+    const handle = await open(path, "r");
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  });
+}
+
+/** Creates the output folder where it is missing and checks, before any work, that it can be written. Throws ConfigError. */
+export async function ensureWritableFolder(dir: string, key = "output_dir"): Promise<void> {
+  try {
+    await mkdir(dir, { recursive: true });
+    await access(dir, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const why = reasons.get(errorCode(error)) ?? (error as Error).message;
+    throw new ConfigError(`${key}: must be a folder that can be written, got ${dir}: ${why} (choose another)`, {
+      cause: error,
+    });
+  }
+}
