@@ -9,6 +9,7 @@
 #include <cstring>
 #include <initializer_list>
 #include <map>
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>

@@ -6,6 +6,7 @@
 //   zero() set(x)  + - * /  fma(a,b,c) = a*b+c  fnma(a,b,c) = c-a*b  max min (the second if either is NaN)  sqrt abs exp
 //   less(a,b) equal(a,b) is_nan(a) both(m,m) either(m,m)  select(m,a,b) = m ? a : b  any(m)
 //   sum(v) highest(v) lowest(v)      over the lanes, in one fixed order
+//   mask_in(v, other, m)     v in the lanes of All or Some, else other
 //   lanes(n, [&](int64_t i, auto m) {...})   i = 0, W, 2W, ...: whole vectors with All, then the rest with Some
 //   typed(tensor, [&](auto* p) {...})        p: float* or bf16*, by the tensor's dtype
 //
@@ -247,6 +248,19 @@ ATTUNE_INLINE V exp(V x) {
   p = fma(p, f, set(1.0f));
   p = fma(p, f, set(1.0f));
   return scale2(p, n);
+}
+
+ATTUNE_INLINE V mask_in(V v, V, All) { return v; }
+ATTUNE_INLINE V mask_in(V v, V other, Some m) {
+#if ATTUNE_LEVEL >= 2
+  return {_mm512_mask_blend_ps(m.m, other.v, v.v)};
+#else
+  float a[V::W], b[V::W];
+  store(a, v);
+  store(b, other);
+  for (int64_t i = m.n; i < V::W; ++i) a[i] = b[i];
+  return load(a);
+#endif
 }
 
 template <class F> ATTUNE_INLINE void lanes(int64_t n, F f) {
