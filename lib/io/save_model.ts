@@ -2,7 +2,7 @@
 // The base's own config fields and their spelling are kept, so that what loaded the base loads the result.
 import { copyFile, open } from "node:fs/promises";
 import { join } from "node:path";
-import type { Parameter, WeightDtype } from "../models/config.ts";
+import { architectureOf, type Parameter, type TransformerConfig, type WeightDtype } from "../models/config.ts";
 import { isObject, readJson, type JsonFile } from "./json.ts";
 import { jsonText, withMember } from "./json_text.ts";
 import { modelCard, type CardFacts } from "./model_card.ts";
@@ -10,11 +10,15 @@ import { floatDtypes, type WeightTransfer } from "./model_folder.ts";
 import { layoutSafetensors, type Shard, type TensorSpec } from "./safetensors.ts";
 import { writeText, writing } from "./write.ts";
 
+/** Files of a saved model that an earlier model in the same folder may have left: for `writeInto`. */
+export const staleModelFile = /^(model(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json)$/;
+
 export interface SaveModelOptions {
   /** What to keep from the model that training began with: an OpenedModel is one. */
   readonly base: {
     readonly dir: string;
     readonly configJson: JsonFile;
+    readonly config: TransformerConfig;
     readonly tokenizerFiles: readonly string[];
     readonly generationConfig: JsonFile | null;
   };
@@ -37,7 +41,7 @@ export interface SaveModelOptions {
  */
 export async function saveModelFiles(dir: string, options: SaveModelOptions): Promise<WeightTransfer[]> {
   const { base, parameters, dtype } = options;
-  await writeText(join(dir, "config.json"), configText(base.configJson, dtype));
+  await writeText(join(dir, "config.json"), configText(base.configJson, base.config, dtype));
   await writeText(join(dir, "generation_config.json"), generationText(base, options.stopTokenIds));
   await copyTokenizer(dir, options.tokenizerDir ?? base.dir, base.tokenizerFiles, options.chatTemplate ?? null);
   await writeText(join(dir, "README.md"), modelCard(options.card));
@@ -105,10 +109,12 @@ export function weightWrites(
   });
 }
 
-/** config.json with the dtype that is stored, in the base's spelling. */
-function configText(base: JsonFile, dtype: WeightDtype): string {
+/** config.json with the dtype that is stored, in the base's spelling, and with `architectures`, which vLLM and converters need. */
+function configText(base: JsonFile, config: TransformerConfig, dtype: WeightDtype): string {
   const fields = isObject(base.value) ? base.value : {};
   let text = base.text;
+  if (!Array.isArray(fields["architectures"]))
+    text = withMember(text, "architectures", [architectureOf(config.family)]);
   for (const key of ["dtype", "torch_dtype"]) if (key in fields) text = withMember(text, key, dtype);
   if (!("dtype" in fields) && !("torch_dtype" in fields)) {
     text = withMember(text, "rope_parameters" in fields ? "dtype" : "torch_dtype", dtype);

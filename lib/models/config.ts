@@ -58,6 +58,11 @@ export interface Parameter {
 
 const families: readonly Family[] = [llama, mistral, qwen2, qwen3];
 
+/** The class name that transformers gives the family, as config.json's `architectures` holds it. */
+export function architectureOf(family: TransformerConfig["family"]): string {
+  return families.find((f) => f.name === family)!.architecture;
+}
+
 /** Checks and reads a parsed config.json; `folder` stands in messages. Throws DataError and nothing else. */
 export function parseConfig(json: unknown, folder: string): TransformerConfig {
   const where = `${folder}/config.json`;
@@ -94,8 +99,8 @@ export function parseConfig(json: unknown, folder: string): TransformerConfig {
     ropeFrequencies: ropeFrequencies(config, headDim, maxPositions),
     maxPositionEmbeddings: maxPositions,
     initializerRange: config.number("initializer_range", 0, 1, 0.02),
-    eosTokenIds: tokenIds(config, "eos_token_id", vocabSize, warnings),
-    bosTokenId: tokenIds(config, "bos_token_id", vocabSize, warnings)[0] ?? null,
+    eosTokenIds: tokenIds(config, "eos_token_id", vocabSize, warnings, family.tokens?.eos),
+    bosTokenId: tokenIds(config, "bos_token_id", vocabSize, warnings, family.tokens?.bos)[0] ?? null,
     padTokenId: tokenIds(config, "pad_token_id", vocabSize, warnings)[0] ?? null,
     dtype: readDtype(config),
   };
@@ -142,8 +147,8 @@ function readDtype(config: Fields): WeightDtype {
 }
 
 /** One id or a list; ids outside the vocabulary (some published files hold -1) mean none. */
-function tokenIds(config: Fields, key: string, vocabSize: number, warnings: string[]): number[] {
-  const value = config.get(key) ?? [];
+function tokenIds(config: Fields, key: string, vocabSize: number, warnings: string[], absent?: number): number[] {
+  const value = (Object.hasOwn(config.object, key) ? config.get(key) : absent) ?? [];
   const list: readonly unknown[] = Array.isArray(value) ? value : [value];
   return list.filter((id): id is number => {
     if (!Number.isInteger(id)) throw config.fail(key, "a token id or a list of them");

@@ -20,6 +20,8 @@ export interface Family {
   readonly headDim: number | null;
   /** max_position_embeddings where the field is absent. */
   readonly maxPositions: number;
+  /** bos_token_id and eos_token_id where the fields are absent (null means none). */
+  readonly tokens: { readonly bos: number; readonly eos: number } | null;
   /** Reads the family's own fields. `layers` is num_hidden_layers. */
   readonly read: (config: Fields, layers: number) => FamilyFields;
 }

@@ -7,6 +7,7 @@ export const llama: Family = {
   keyValueHeads: (heads) => heads,
   headDim: null,
   maxPositions: 2048,
+  tokens: { bos: 1, eos: 2 },
   read(config) {
     const attention = config.boolean("attention_bias", false);
     const types = config.get("layer_types") ?? [];

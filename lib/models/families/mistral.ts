@@ -7,6 +7,7 @@ export const mistral: Family = {
   keyValueHeads: () => 8,
   headDim: null,
   maxPositions: 131072,
+  tokens: { bos: 1, eos: 2 },
   read(config) {
     config.fixed("attention_bias", false, "Mistral has no biases");
     config.fixed("mlp_bias", false, "Mistral has no biases");

@@ -7,6 +7,7 @@ export const qwen2: Family = {
   keyValueHeads: () => 32,
   headDim: null,
   maxPositions: 32768,
+  tokens: null,
   read(config, layers) {
     for (const key of ["attention_bias", "qkv_bias"]) config.fixed(key, true, "Qwen2 always has biases on q, k and v");
     config.fixed("mlp_bias", false, "Qwen2 has no MLP biases");

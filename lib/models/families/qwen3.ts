@@ -7,6 +7,7 @@ export const qwen3: Family = {
   keyValueHeads: () => 32,
   headDim: 128,
   maxPositions: 32768,
+  tokens: null,
   read(config, layers) {
     const attention = config.boolean("attention_bias", false);
     config.fixed("mlp_bias", false, "Qwen3 has no MLP biases");
