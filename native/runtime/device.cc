@@ -1,0 +1,45 @@
+// The devices of this build. See device.h.
+#include "device.h"
+
+namespace attune {
+
+namespace {
+
+// One thread, no work: the null device's pool.
+class NoPool final : public Pool {
+ public:
+  int threads() const override { return 1; }
+  void run(int64_t count, void (*task)(void*, int64_t, int), void* arg) override {
+    for (int64_t i = 0; i < count; ++i) task(arg, i, 0);
+  }
+};
+
+const Device kNullDevice = {
+    "null",
+    nullptr,
+    [](uint32_t, const void*) -> int64_t { return 0; },
+    [](int) -> std::unique_ptr<Pool> { return std::make_unique<NoPool>(); },
+};
+
+const Device* const kDevices[] = {&kCpuDevice, &kNullDevice};
+
+}  // namespace
+
+const Device* find_device(const std::string& name, std::string* why) {
+  if (name == "auto") return &kCpuDevice;
+  for (const Device* d : kDevices) {
+    if (name == d->name) return d;
+  }
+  *why = name == "cuda" ? "device: this build has no CUDA, got \"cuda\" (`npm run build:cuda` comes with the CUDA "
+                          "backend; device: \"cpu\" works here)"
+                        : "device: must be auto, cpu, cuda or null, got \"" + name + "\"";
+  return nullptr;
+}
+
+std::vector<std::string> device_names() {
+  std::vector<std::string> names;
+  for (const Device* d : kDevices) names.emplace_back(d->name);
+  return names;
+}
+
+}  // namespace attune

@@ -1,0 +1,27 @@
+// The table of devices: what the executor needs of each. A device is data; the executor never asks which one it is.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "context.h"
+
+namespace attune {
+
+using Kernel = void (*)(const void* args, Context& context);
+
+struct Device {
+  const char* name;
+  const Kernel* kernels;  // by opcode; null: instructions run but compute nothing. A null entry: the op is not built
+  int64_t (*scratch)(uint32_t opcode, const void* args);  // bytes an instruction of these shapes wants
+  std::unique_ptr<Pool> (*make_pool)(int threads);        // threads 0: the device's default
+};
+
+// `auto` is the best device of this build. Null with *why set when the device cannot be used.
+const Device* find_device(const std::string& name, std::string* why);
+std::vector<std::string> device_names();
+
+extern const Device kCpuDevice;  // native/cpu/table.cc
+
+}  // namespace attune

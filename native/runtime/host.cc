@@ -1,0 +1,93 @@
+// Reads the process's share of the machine from the kernel. See host.h.
+#include "host.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+#include <string>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+namespace attune {
+
+namespace {
+
+// CPUs that a group's files allow, or 0 where they set no limit. v2: cpu.max "quota period"; v1: two files.
+double quota_of(const std::string& folder, bool v2) {
+  double quota = -1, period = 0;
+  if (v2) {
+    std::ifstream file(folder + "/cpu.max");
+    std::string first;
+    if (!(file >> first >> period) || first == "max") return 0;
+    quota = std::strtod(first.c_str(), nullptr);
+  } else {
+    std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
+    std::ifstream(folder + "/cpu.cfs_period_us") >> period;
+  }
+  return quota > 0 && period > 0 ? quota / period : 0;
+}
+
+void lower(double* least, double quota) {
+  if (quota > 0) *least = std::min(*least, quota);
+}
+
+// The least quota of a group and all above it.
+void walk(const std::string& root, std::string path, bool v2, double* least) {
+  for (;;) {
+    lower(least, quota_of(root + path, v2));
+    const size_t slash = path.rfind('/');
+    if (slash == std::string::npos || path.empty()) return;
+    path.resize(slash);
+  }
+}
+
+}  // namespace
+
+int cpu_share() {
+  double least = std::max(1u, std::thread::hardware_concurrency());
+#if defined(__linux__)
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0) least = std::min<double>(least, CPU_COUNT(&set));
+  std::ifstream groups("/proc/self/cgroup");
+  for (std::string line; std::getline(groups, line);) {  // "0::/path" (v2) or "4:cpu,cpuacct:/path" (v1)
+    std::istringstream fields(line);
+    std::string id, controllers, path;
+    std::getline(fields, id, ':');
+    std::getline(fields, controllers, ':');
+    std::getline(fields, path);
+    if (id == "0" && controllers.empty()) {
+      walk("/sys/fs/cgroup", path, true, &least);
+      walk("/sys/fs/cgroup/unified", path, true, &least);
+    } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
+      walk("/sys/fs/cgroup/cpu", path, false, &least);
+    }
+  }
+#endif
+  return std::max(1, static_cast<int>(least));
+}
+
+int64_t peak_rss() {
+#if defined(__linux__)
+  // getrusage counts what the process was before exec; the kernel's own mark does not.
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (line.rfind("VmHWM:", 0) == 0) return std::strtoll(line.c_str() + 6, nullptr, 10) * 1024;
+  }
+#endif
+  rusage usage{};
+  if (getrusage(RUSAGE_SELF, &usage) != 0) return 0;
+#if defined(__APPLE__)
+  return usage.ru_maxrss;
+#else
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+#endif
+}
+
+}  // namespace attune

@@ -1,0 +1,13 @@
+// What this process may use of its machine.
+#pragma once
+#include <cstdint>
+
+namespace attune {
+
+// Whole CPUs: the affinity mask and the cgroup's quota (v2 and v1, this group and those above it), at least 1.
+int cpu_share();
+
+// The most resident memory the process has had, in bytes.
+int64_t peak_rss();
+
+}  // namespace attune

@@ -1,0 +1,31 @@
+// One piece of zeroed, 64-byte aligned memory. Large pieces are mapped, so a page costs nothing until it is touched.
+#pragma once
+#include <cstdint>
+
+namespace attune {
+
+class Memory {
+ public:
+  Memory() = default;
+  Memory(Memory&& other) noexcept;
+  Memory& operator=(Memory&& other) noexcept;
+  ~Memory();
+
+  // An empty Memory (data() is null) when the system has no room. `huge` asks for huge pages: faster, less exact.
+  static Memory allocate(int64_t bytes, bool huge);
+
+  uint8_t* data() const { return data_; }
+  int64_t bytes() const { return bytes_; }
+  explicit operator bool() const { return data_ != nullptr; }
+
+ private:
+  uint8_t* data_ = nullptr;
+  int64_t bytes_ = 0;
+  bool mapped_ = false;
+};
+
+// Under AddressSanitizer: everything in [data, data + bytes) becomes forbidden, or allowed again. No-ops otherwise.
+void forbid(const void* data, int64_t bytes);
+void allow(const void* data, int64_t bytes);
+
+}  // namespace attune

@@ -1,0 +1,295 @@
+// Loading and running programs. Reads, writes and files of buffers stand in session_buffers.cc and session_files.cc.
+#include "session.h"
+
+#include <chrono>
+#include <cstring>
+
+#include "host.h"
+#include "op_info.h"
+#include "session_loaded.h"
+
+namespace attune {
+
+namespace {
+
+constexpr int kMaxThreads = 1024;
+
+Status no_program(uint32_t id) {
+  return Status::bad(Fault::state, "program " + std::to_string(id) + ": not loaded in this session");
+}
+
+// The shape in use of a type, given the counts of the program's dims.
+void resolve(const Type& type, const std::vector<int64_t>& counts, int64_t* shape) {
+  for (int i = 0; i < 4; ++i) {
+    shape[i] = i < type.rank && type.dim[i] >= 0 ? counts[static_cast<size_t>(type.dim[i])] : type.size[i];
+  }
+}
+
+Tensor tensor_of(const Type& type, const std::vector<int64_t>& counts, void* data) {
+  Tensor t;
+  t.data = data;
+  t.dtype = type.dtype;
+  t.rank = type.rank;
+  resolve(type, counts, t.shape);
+  return t;
+}
+
+bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
+
+}  // namespace
+
+class Session::RunContext final : public Context {
+ public:
+  RunContext(Session& session, const Instruction& code) : session_(session), code_(code) {}
+  Pool& pool() override { return *session_.pool_; }
+  void* scratch() override { return code_.scratch_bytes > 0 ? session_.arena_.data() + code_.scratch_offset : nullptr; }
+  void* thread_scratch(int thread) override {
+    return session_.thread_scratch_.data() + static_cast<int64_t>(thread) * kThreadScratch;
+  }
+  void* derived(const void* data, int form, int64_t bytes, bool* valid) override {
+    *valid = false;
+    const auto it = session_.weights_.find(data);
+    if (it == session_.weights_.end()) return nullptr;
+    BufferState& b = *it->second;
+    Derived* place = nullptr;
+    for (Derived& d : b.derived) {
+      if (d.form == form) place = &d;
+    }
+    if (place == nullptr) place = &b.derived.emplace_back(Derived{form, {}, 0});
+    if (!place->memory || place->memory.bytes() != bytes) {
+      session_.derived_bytes_ -= place->memory.bytes();
+      place->memory = Memory();
+      place->memory = Memory::allocate(bytes, session_.huge_);
+      place->version = 0;
+      if (!place->memory) return nullptr;
+      session_.derived_bytes_ += place->memory.bytes();
+    }
+    *valid = place->version == b.version;
+    place->version = b.version;  // the kernel fills it now
+    return place->memory.data();
+  }
+
+ private:
+  Session& session_;
+  const Instruction& code_;
+};
+
+Session::~Session() = default;
+
+Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
+  std::string why;
+  const Device* device = find_device(options.device, &why);
+  if (device == nullptr) return Status::bad(Fault::device, why);
+  if (options.threads < 0 || options.threads > kMaxThreads)
+    return Status::bad(Fault::config, "threads: must be 1 to " + std::to_string(kMaxThreads) + ", got " +
+                                          std::to_string(options.threads));
+  std::unique_ptr<Session> s(new Session());
+  s->device_ = device;
+  s->huge_ = options.huge_pages;
+  s->pool_ = device->make_pool(options.threads > 0 ? options.threads : cpu_share());
+  s->thread_scratch_ = Memory::allocate(s->pool_->threads() * Context::kThreadScratch, false);
+  s->arena_ = Memory::allocate(0, false);
+  if (!s->thread_scratch_ || !s->arena_)
+    return Status::bad(Fault::memory, "session: no memory for the threads' scratch (fewer threads take less)");
+  *out = std::move(s);
+  return Status::good();
+}
+
+Status Session::load(Program program, uint32_t* id) {
+  auto p = std::make_unique<Loaded>();
+  // Everything that can fail comes first: a program that does not load leaves the session as it was.
+  std::vector<std::unique_ptr<BufferState>> fresh;
+  std::unordered_map<std::string, BufferState*> seen;
+  int64_t bytes = 0;
+  for (const Buffer& b : program.buffers) {
+    if (seen.count(b.name) > 0) return Status::bad(Fault::data, "program: two buffers are called " + b.name);
+    const auto shared = b.own ? buffers_.end() : buffers_.find(b.name);
+    if (shared != buffers_.end()) {
+      const Type& type = shared->second->type;
+      if (!type.same(b.type))
+        return Status::bad(Fault::shape, "buffer " + b.name + ": must have the type it has in this session, " + type.text() +
+                                             ", got " + b.type.text());
+      p->spaces.push_back(shared->second.get());
+      seen[b.name] = shared->second.get();
+      continue;
+    }
+    auto state = std::make_unique<BufferState>();
+    state->name = b.name;
+    state->type = b.type;
+    state->memory = Memory::allocate(b.type.bytes(), huge_);
+    if (!state->memory)
+      return Status::bad(Fault::memory, "buffer " + b.name + ": the system has no room for " +
+                                            std::to_string(b.type.bytes()) + " bytes (a smaller model, or more memory)");
+    bytes += b.type.bytes();
+    p->spaces.push_back(state.get());
+    seen[b.name] = state.get();
+    (b.own ? p->own : fresh).push_back(std::move(state));
+  }
+  if (device_->kernels != nullptr) {
+    for (const Instruction& code : program.code) {
+      if (device_->kernels[code.opcode] == nullptr)
+        return Status::bad(Fault::device, std::string(kOps[code.opcode].name) + ": the " + device_->name +
+                                              " device has no kernel for it");
+    }
+  }
+  if (program.arena > arena_.bytes()) {
+    Memory larger = Memory::allocate(program.arena, huge_);
+    if (!larger)
+      return Status::bad(Fault::memory, "arena: the system has no room for " + std::to_string(program.arena) +
+                                            " bytes (a smaller tokens_per_batch takes less)");
+    arena_ = std::move(larger);
+  }
+  for (size_t i = 0; i < program.buffers.size(); ++i) {
+    if (program.buffers[i].weight && !program.buffers[i].own) {
+      p->spaces[i]->weight = true;
+      weights_[p->spaces[i]->memory.data()] = p->spaces[i];
+    }
+  }
+  for (auto& state : fresh) buffers_.emplace(state->name, std::move(state));
+  buffer_bytes_ += bytes;
+  p->own_bytes = 0;
+  for (const auto& state : p->own) p->own_bytes += state->type.bytes();
+  p->nanoseconds.assign(program.code.size(), 0.0);
+  p->program = std::move(program);
+  *id = next_program_++;
+  programs_.emplace(*id, std::move(p));
+  return Status::good();
+}
+
+Status Session::unload(uint32_t id) {
+  const auto it = programs_.find(id);
+  if (it == programs_.end()) return no_program(id);
+  buffer_bytes_ -= it->second->own_bytes;
+  programs_.erase(it);
+  return Status::good();
+}
+
+const Program* Session::program(uint32_t id) const {
+  const auto it = programs_.find(id);
+  return it == programs_.end() ? nullptr : &it->second->program;
+}
+
+Status Session::copy_inputs(Loaded& p, RunRequest& request) {
+  const auto& buffers = p.program.buffers;
+  std::vector<const HostArray*> given(buffers.size(), nullptr);
+  for (const HostArray& x : request.inputs) {
+    size_t i = 0;
+    while (i < buffers.size() && !(buffers[i].own && buffers[i].name == x.name)) ++i;
+    if (i == buffers.size()) return Status::bad(Fault::state, "input " + x.name + ": this program has no such input");
+    const Tensor want = tensor_of(buffers[i].type, request.counts, nullptr);
+    if (x.dtype != want.dtype || x.elements != want.size())
+      return Status::bad(Fault::shape, "input " + x.name + ": must be " + dtype_name(want.dtype) + " with " +
+                                           std::to_string(want.size()) + " elements (those in use of " +
+                                           buffers[i].type.text() + "), got " + dtype_name(x.dtype) + " with " +
+                                           std::to_string(x.elements));
+    given[i] = &x;
+  }
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (buffers[i].own && given[i] == nullptr && starts_with(buffers[i].name, "inputs/"))
+      return Status::bad(Fault::state, "input " + buffers[i].name + ": must be given with every run");
+  }
+  for (size_t i = 0; i < buffers.size(); ++i) {
+    if (given[i] != nullptr && given[i]->elements > 0)
+      std::memcpy(p.spaces[i]->memory.data(), given[i]->data.get(), static_cast<size_t>(given[i]->bytes()));
+  }
+  return Status::good();
+}
+
+Status Session::copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts,
+                            HostArray* out) const {
+  const size_t i = p.index_of(name);
+  const Tensor t = tensor_of(p.program.buffers[i].type, counts, p.spaces[i]->memory.data());
+  return out->take(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank), t.data);
+}
+
+void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& counts) {
+  const Instruction& code = p.program.code[index];
+  Tensor tensors[kMaxSlots];
+  const size_t slots = code.slots.size();
+  for (size_t i = 0; i < slots; ++i) {
+    const Slot& s = code.slots[i];
+    if (s.space == Slot::kAbsent) continue;
+    const Memory& space = s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
+    tensors[i] = tensor_of(s.type, counts, space.data() + s.offset);
+    if (s.space == Slot::kArena) allow(tensors[i].data, tensors[i].bytes());
+  }
+  if (device_->kernels != nullptr) {
+    if (code.scratch_bytes > 0) allow(arena_.data() + code.scratch_offset, code.scratch_bytes);
+    alignas(64) uint8_t args[kMaxArgs];
+    fill_args(code, tensors, args);
+    RunContext context(*this, code);
+    device_->kernels[code.opcode](args, context);
+  }
+  const OpInfo& op = kOps[code.opcode];
+  for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < slots; ++i) {
+    if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version += 1;
+  }
+}
+
+Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostArray>* outputs) {
+  const auto it = programs_.find(request.program);
+  if (it == programs_.end()) return no_program(request.program);
+  Loaded& p = *it->second;
+  const auto& dims = p.program.dims;
+  if (request.counts.size() != dims.size())
+    return Status::bad(Fault::shape, "counts: must have " + std::to_string(dims.size()) + " entries, one per dim, got " +
+                                         std::to_string(request.counts.size()));
+  for (size_t i = 0; i < dims.size(); ++i) {
+    if (request.counts[i] < 0 || request.counts[i] > dims[i].capacity)
+      return Status::bad(Fault::shape, "count " + dims[i].name + ": must be 0 to " + std::to_string(dims[i].capacity) +
+                                           ", got " + std::to_string(request.counts[i]));
+  }
+  for (const std::string& name : request.outputs) {
+    if (p.index_of(name) == p.spaces.size())
+      return Status::bad(Fault::state, "output " + name + ": this program has no such buffer");
+  }
+  if (Status s = copy_inputs(p, request); !s.ok()) return s;
+  for (size_t i = 0; i < p.program.code.size(); ++i) {
+    if (cancel.load(std::memory_order_relaxed)) {
+      allow(arena_.data(), arena_.bytes());
+      return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
+    }
+    forbid(arena_.data(), arena_.bytes());  // a kernel may touch what its instruction names, and nothing else
+    if (!request.profile) {
+      execute(p, i, request.counts);
+    } else {
+      const auto start = std::chrono::steady_clock::now();
+      execute(p, i, request.counts);
+      p.nanoseconds[i] += std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+    }
+  }
+  allow(arena_.data(), arena_.bytes());
+  outputs->resize(request.outputs.size());
+  for (size_t i = 0; i < request.outputs.size(); ++i) {
+    if (Status s = copy_output(p, request.outputs[i], request.counts, &(*outputs)[i]); !s.ok()) return s;
+  }
+  return Status::good();
+}
+
+Status Session::profile(uint32_t id, bool reset, std::vector<double>* nanoseconds) const {
+  const auto it = programs_.find(id);
+  if (it == programs_.end()) return no_program(id);
+  *nanoseconds = it->second->nanoseconds;
+  if (reset) it->second->nanoseconds.assign(it->second->nanoseconds.size(), 0.0);
+  return Status::good();
+}
+
+Status scratch_bytes(const Device& device, const Program& program, std::vector<int64_t>* out) {
+  out->clear();
+  std::vector<int64_t> capacities;
+  for (const Dim& d : program.dims) capacities.push_back(d.capacity);
+  for (const Instruction& code : program.code) {
+    Tensor tensors[kMaxSlots];
+    for (size_t i = 0; i < code.slots.size(); ++i) {
+      // Present tensors need an address that is not null; a scratch function looks at shapes alone.
+      static uint64_t somewhere[8];
+      if (code.slots[i].space != Slot::kAbsent) tensors[i] = tensor_of(code.slots[i].type, capacities, somewhere);
+    }
+    alignas(64) uint8_t args[kMaxArgs];
+    fill_args(code, tensors, args);
+    out->push_back(device.scratch(code.opcode, args));
+  }
+  return Status::good();
+}
+
+}  // namespace attune

@@ -1,0 +1,125 @@
+// A session: one device, named buffers shared between programs, one activation arena, and the loop that runs a program.
+// It is used by one thread at a time (the addon's worker) and knows nothing of Node.
+#pragma once
+#include <atomic>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "convert.h"
+#include "device.h"
+#include "memory.h"
+#include "program.h"
+
+namespace attune {
+
+// A copy of a weight in another layout, kept until the weight is written.
+struct Derived {
+  int form = 0;
+  Memory memory;
+  uint64_t version = 0;  // of the buffer when the copy was made
+};
+
+struct BufferState {
+  std::string name;
+  Type type;
+  bool weight = false;
+  Memory memory;
+  uint64_t version = 1;  // counts writes
+  std::vector<Derived> derived;
+};
+
+// Elements in host memory on their way in or out. `shape` is what is in use.
+struct HostArray {
+  std::string name;
+  DType dtype = DType::f32;
+  std::vector<int64_t> shape;
+  std::unique_ptr<uint8_t[]> data;
+  int64_t elements = 0;
+  int64_t bytes() const { return elements * width(dtype); }
+  // Becomes a copy of `from`; fails where there is no memory for it.
+  Status take(const std::string& name, DType dtype, std::vector<int64_t> shape, const void* from);
+};
+
+// Rows [row, row + rows) of a buffer (first axis) and their place in a file. rows < 0: all that follow.
+struct FileSlice {
+  std::string buffer;
+  int64_t row = 0;
+  int64_t rows = -1;
+  std::string path;  // empty: use fd
+  int fd = -1;
+  int64_t offset = 0;
+  FileType type = FileType::f32;
+};
+
+struct RunRequest {
+  uint32_t program = 0;
+  std::vector<int64_t> counts;        // one per dim, in the program's order
+  std::vector<HostArray> inputs;      // every inputs/ buffer, in-use elements
+  std::vector<std::string> outputs;   // what to copy out, by name
+  bool profile = false;
+};
+
+using Cancel = std::atomic<bool>;
+
+class Session {
+ public:
+  struct Options {
+    std::string device = "auto";
+    int threads = 0;  // 0: this process's share of the machine
+    bool huge_pages = false;
+  };
+  static Status create(const Options& options, std::unique_ptr<Session>* out);
+  ~Session();
+
+  Status load(Program program, uint32_t* id);
+  Status unload(uint32_t id);
+  const Program* program(uint32_t id) const;
+  Status run(RunRequest& request, const Cancel& cancel, std::vector<HostArray>* outputs);
+  Status profile(uint32_t id, bool reset, std::vector<double>* nanoseconds) const;
+
+  // Shared buffers, by name; rows as in FileSlice.
+  Status write(const HostArray& from, int64_t row);
+  Status read(const std::string& name, int64_t row, int64_t rows, HostArray* out) const;
+  Status zero(const std::string& name);
+  Status hash(const std::string& name, uint64_t* out) const;
+  Status count_nonfinite(const std::string& name, int64_t* out) const;
+  Status read_files(const std::vector<FileSlice>& slices, const Cancel& cancel);
+  Status write_files(const std::vector<FileSlice>& slices, const Cancel& cancel) const;
+
+  const Device& device() const { return *device_; }
+  int threads() const { return pool_->threads(); }
+  int64_t arena_bytes() const { return arena_.bytes(); }
+  int64_t derived_bytes() const { return derived_bytes_; }
+  int64_t buffer_bytes() const { return buffer_bytes_; }  // shared and private
+
+ private:
+  struct Loaded;
+  class RunContext;
+  using Buffers = std::unordered_map<std::string, std::unique_ptr<BufferState>>;
+
+  Session() = default;
+  Status find(const std::string& name, BufferState** out) const;
+  Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
+  Status copy_inputs(Loaded& p, RunRequest& request);
+  Status copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
+  void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
+
+  const Device* device_ = nullptr;
+  std::unique_ptr<Pool> pool_;
+  bool huge_ = false;
+  Memory arena_;
+  Memory thread_scratch_;
+  Buffers buffers_;
+  std::unordered_map<const void*, BufferState*> weights_;  // by address, for derived copies
+  std::unordered_map<uint32_t, std::unique_ptr<Loaded>> programs_;
+  uint32_t next_program_ = 1;
+  int64_t buffer_bytes_ = 0;
+  int64_t derived_bytes_ = 0;
+};
+
+// The scratch bytes that `device` wants for each instruction of a program whose places are not chosen yet.
+Status scratch_bytes(const Device& device, const Program& program, std::vector<int64_t>* out);
+
+}  // namespace attune

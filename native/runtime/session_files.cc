@@ -1,0 +1,185 @@
+// Buffers to and from files, with conversion of the element type, in pieces: no second copy of a buffer is ever made.
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "session_loaded.h"
+
+namespace attune {
+
+namespace {
+
+constexpr int64_t kPiece = 1 << 20;  // elements
+
+std::string code_name(int e) {
+  switch (e) {
+    case ENOSPC: return "ENOSPC";
+    case EDQUOT: return "EDQUOT";
+    case EFBIG: return "EFBIG";
+    case EIO: return "EIO";
+    case EACCES: return "EACCES";
+    case EPERM: return "EPERM";
+    case ENOENT: return "ENOENT";
+    case EISDIR: return "EISDIR";
+    case ENOTDIR: return "ENOTDIR";
+    case EROFS: return "EROFS";
+    case EBADF: return "EBADF";
+    case EMFILE: return "EMFILE";
+    case EINVAL: return "EINVAL";
+    case ESPIPE: return "ESPIPE";
+    default: return "errno " + std::to_string(e);
+  }
+}
+
+// The file of a slice: a descriptor that the caller keeps open, or a path that stays open from slice to slice.
+class File {
+ public:
+  ~File() { close_own(); }
+  Status open(const FileSlice& s, bool writing) {
+    if (s.path.empty()) {
+      close_own();
+      fd_ = s.fd;
+      name_ = "fd " + std::to_string(s.fd);
+      return Status::good();
+    }
+    if (own_ && path_ == s.path) return Status::good();
+    close_own();
+    name_ = path_ = s.path;
+    do {
+      fd_ = ::open(s.path.c_str(), writing ? O_WRONLY | O_CREAT | O_CLOEXEC : O_RDONLY | O_CLOEXEC, 0666);
+    } while (fd_ < 0 && errno == EINTR);
+    if (fd_ < 0) return failure(writing, "open");
+    own_ = true;
+    return Status::good();
+  }
+  Status failure(bool writing, const char* call) const {
+    const int e = errno;
+    return Status::bad(writing ? Fault::write : Fault::data,
+                       name_ + ": " + code_name(e) + ": " + std::strerror(e) + " (" + call + ")");
+  }
+  int fd() const { return fd_; }
+  const std::string& name() const { return name_; }
+
+ private:
+  void close_own() {
+    if (own_) ::close(fd_);
+    own_ = false;
+    fd_ = -1;
+  }
+  int fd_ = -1;
+  bool own_ = false;
+  std::string path_, name_;
+};
+
+Status read_all(const File& file, uint8_t* to, int64_t bytes, int64_t offset) {
+  while (bytes > 0) {
+    const ssize_t n = ::pread(file.fd(), to, static_cast<size_t>(bytes), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return file.failure(false, "read");
+    if (n == 0)
+      return Status::bad(Fault::data, file.name() + ": the file is cut short: it must hold " + std::to_string(bytes) +
+                                          " bytes more, got to its end at byte " + std::to_string(offset) +
+                                          " (fetch it again)");
+    to += n;
+    bytes -= n;
+    offset += n;
+  }
+  return Status::good();
+}
+
+Status write_all(const File& file, const uint8_t* from, int64_t bytes, int64_t offset) {
+  while (bytes > 0) {
+    const ssize_t n = ::pwrite(file.fd(), from, static_cast<size_t>(bytes), offset);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return file.failure(true, "write");
+    from += n;
+    bytes -= n;
+    offset += n;
+  }
+  return Status::good();
+}
+
+const char* file_type_name(FileType t) {
+  switch (t) {
+    case FileType::f32: return "float32";
+    case FileType::bf16: return "bfloat16";
+    case FileType::i32: return "int32";
+    case FileType::f16: return "float16";
+  }
+  return "unknown";
+}
+
+Status check_types(const BufferState& b, const FileSlice& s) {
+  if (s.offset < 0 || s.offset > int64_t{1} << 60)
+    return Status::bad(Fault::state, "buffer " + b.name + ": fileOffset is out of range");
+  if (convertible(s.type, b.type.dtype)) return Status::good();
+  return Status::bad(Fault::shape, "buffer " + b.name + ": a file of " + file_type_name(s.type) +
+                                       " does not convert to or from " + dtype_name(b.type.dtype));
+}
+
+bool same_bits(FileType file, DType dtype) { return static_cast<uint32_t>(file) == static_cast<uint32_t>(dtype); }
+
+Status stopped() { return Status::bad(Fault::cancelled, "file: cancelled between pieces"); }
+
+}  // namespace
+
+Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& cancel) {
+  File file;
+  std::vector<uint8_t> piece;
+  for (const FileSlice& s : slices) {
+    BufferState* b = nullptr;
+    if (Status e = find(s.buffer, &b); !e.ok()) return e;
+    int64_t rows = s.rows, row_elements = 1;
+    if (Status e = rows_of(*b, s.row, &rows, &row_elements); !e.ok()) return e;
+    if (Status e = check_types(*b, s); !e.ok()) return e;
+    if (Status e = file.open(s, false); !e.ok()) return e;
+    uint8_t* to = b->memory.data() + s.row * row_elements * width(b->type.dtype);
+    const int64_t total = rows * row_elements;
+    const bool direct = same_bits(s.type, b->type.dtype);
+    b->version += 1;
+    for (int64_t done = 0; done < total; done += kPiece) {
+      if (cancel.load(std::memory_order_relaxed)) return stopped();
+      const int64_t n = std::min(kPiece, total - done);
+      uint8_t* at = to + done * width(b->type.dtype);
+      if (!direct) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
+      if (Status e = read_all(file, direct ? at : piece.data(), n * width(s.type), s.offset + done * width(s.type)); !e.ok())
+        return e;
+      if (!direct) from_file(s.type, piece.data(), b->type.dtype, at, n);
+    }
+  }
+  return Status::good();
+}
+
+Status Session::write_files(const std::vector<FileSlice>& slices, const Cancel& cancel) const {
+  File file;
+  std::vector<uint8_t> piece;
+  for (const FileSlice& s : slices) {
+    BufferState* b = nullptr;
+    if (Status e = find(s.buffer, &b); !e.ok()) return e;
+    int64_t rows = s.rows, row_elements = 1;
+    if (Status e = rows_of(*b, s.row, &rows, &row_elements); !e.ok()) return e;
+    if (Status e = check_types(*b, s); !e.ok()) return e;
+    if (Status e = file.open(s, true); !e.ok()) return e;
+    const uint8_t* from = b->memory.data() + s.row * row_elements * width(b->type.dtype);
+    const int64_t total = rows * row_elements;
+    const bool direct = same_bits(s.type, b->type.dtype);
+    for (int64_t done = 0; done < total; done += kPiece) {
+      if (cancel.load(std::memory_order_relaxed)) return stopped();
+      const int64_t n = std::min(kPiece, total - done);
+      const uint8_t* at = from + done * width(b->type.dtype);
+      if (!direct) {
+        piece.resize(static_cast<size_t>(kPiece * width(s.type)));
+        to_file(b->type.dtype, at, s.type, piece.data(), n);
+      }
+      if (Status e = write_all(file, direct ? at : piece.data(), n * width(s.type), s.offset + done * width(s.type)); !e.ok())
+        return e;
+    }
+  }
+  return Status::good();
+}
+
+}  // namespace attune

@@ -1,0 +1,22 @@
+// A program bound to a session's buffers. Private to session*.cc.
+#pragma once
+#include "session.h"
+
+namespace attune {
+
+struct Session::Loaded {
+  Program program;
+  std::vector<BufferState*> spaces;                // one per program buffer: shared or own
+  std::vector<std::unique_ptr<BufferState>> own;   // inputs/, outputs/
+  int64_t own_bytes = 0;
+  std::vector<double> nanoseconds;                 // per instruction, over profiled runs
+
+  // spaces.size() where there is none.
+  size_t index_of(const std::string& name) const {
+    size_t i = 0;
+    while (i < spaces.size() && program.buffers[i].name != name) ++i;
+    return i;
+  }
+};
+
+}  // namespace attune
