@@ -1,12 +1,16 @@
 // Generated from the op registry by `npm run generate`. Do not edit.
 #pragma once
+#include <cstdint>
+
 #include "tensor.h"
+
+#define ATTUNE_OP_INFO
 
 namespace attune {
 
 struct Adamw {
-  Tensor g, m, v, scale, lr, bias1, bias2;
-  Tensor w, master;  // optional
+  Tensor g, m, v, scale, lr, bias1, bias2, w;
+  Tensor master;  // optional
   Tensor w2, master2, m2, v2, g2;  // out
   double beta1;
   double beta2;
@@ -28,8 +32,8 @@ struct Attention {
 };
 
 struct AttentionBackward {
-  Tensor q, k, v, end, y, lse, dy;
-  Tensor pos;  // optional
+  Tensor q, k, v, end;
+  Tensor pos, y, lse, dy;  // optional
   Tensor dq, dk, dv;  // out
   double scale;
   double window;
@@ -70,7 +74,8 @@ struct DpoLoss {
 };
 
 struct DpoLossBackward {
-  Tensor chosen, rejected, ref_chosen, ref_rejected, dloss;
+  Tensor chosen, rejected, ref_chosen, ref_rejected;
+  Tensor dloss;  // optional
   Tensor dchosen, drejected;  // out
   double beta;
   double label_smoothing;
@@ -97,8 +102,8 @@ struct GatherRows {
 };
 
 struct GatherRowsBackward {
-  Tensor idx, start, length, order, dy;
-  Tensor onto_dx;  // optional
+  Tensor idx;
+  Tensor start, length, order, dy, onto_dx;  // optional
   Tensor dx;  // out
 };
 
@@ -145,7 +150,8 @@ struct LogSoftmaxGather {
 };
 
 struct LogSoftmaxGatherBackward {
-  Tensor logits, targets, lse, dlogp;
+  Tensor logits, targets;
+  Tensor lse, dlogp;  // optional
   Tensor dlogits;  // out
 };
 
@@ -163,13 +169,17 @@ struct QkvRope {
   Tensor qkv, cos, sin;
   Tensor q_norm, k_norm;  // optional
   Tensor q, k, v, rstd;  // out
+  double heads;
+  double kv_heads;
   double eps;
 };
 
 struct QkvRopeBackward {
-  Tensor cos, sin, dq, dk, dv;
-  Tensor qkv, q_norm, k_norm, rstd, onto_dq_norm, onto_dk_norm;  // optional
+  Tensor cos, sin;
+  Tensor q_norm, k_norm, qkv, rstd, dq, dk, dv, onto_dq_norm, onto_dk_norm;  // optional
   Tensor dqkv, dq_norm, dk_norm;  // out
+  double heads;
+  double kv_heads;
   double eps;
 };
 
@@ -186,8 +196,8 @@ struct RmsNorm {
 };
 
 struct RmsNormBackward {
-  Tensor x, w, rstd, dy;
-  Tensor onto_dx, onto_dw;  // optional
+  Tensor x, w;
+  Tensor rstd, dy, onto_dx, onto_dw;  // optional
   Tensor dx, dw;  // out
   double eps;
 };
@@ -236,11 +246,12 @@ struct Swiglu {
 };
 
 struct SwigluBackward {
-  Tensor x, dy;
+  Tensor x;
+  Tensor dy;  // optional
   Tensor dx;  // out
 };
 
-// X(opcode, name, Struct, slots)
+// X(opcode, name, Struct)
 #define ATTUNE_OPS(X) \
   X(0, adamw, Adamw) \
   X(1, add, Add) \
@@ -283,5 +294,58 @@ struct SwigluBackward {
   X(38, sum_squares, SumSquares) \
   X(39, swiglu, Swiglu) \
   X(40, swiglu_backward, SwigluBackward)
+
+// A program made for another table is refused.
+constexpr uint32_t kTableHash = 3842424804u;
+
+struct OpInfo {
+  const char* name;
+  int inputs, optionals, outputs;
+  const char* params;  // one letter each: 'd' double, 'l' list
+};
+
+constexpr OpInfo kOps[] = {
+    {"adamw", 8, 1, 5, "dddd"},
+    {"add", 2, 0, 1, ""},
+    {"attention", 4, 1, 2, "dd"},
+    {"attention_backward", 4, 4, 3, "dd"},
+    {"attention_decode", 4, 0, 1, "dd"},
+    {"broadcast", 1, 0, 1, ""},
+    {"cache_write", 4, 0, 1, ""},
+    {"cast", 1, 0, 1, ""},
+    {"div", 2, 0, 1, ""},
+    {"dpo_loss", 4, 0, 1, "dd"},
+    {"dpo_loss_backward", 4, 1, 2, "dd"},
+    {"equal", 2, 0, 1, ""},
+    {"exp", 1, 0, 1, ""},
+    {"fill", 0, 0, 1, "d"},
+    {"gather_rows", 2, 0, 1, ""},
+    {"gather_rows_backward", 1, 5, 1, ""},
+    {"gemm", 2, 2, 1, "dd"},
+    {"index_transpose", 1, 0, 3, ""},
+    {"iota", 0, 0, 1, ""},
+    {"less", 2, 0, 1, ""},
+    {"linear_logprob", 3, 0, 4, ""},
+    {"log", 1, 0, 1, ""},
+    {"log_sigmoid", 1, 0, 1, ""},
+    {"log_softmax_gather", 2, 0, 4, ""},
+    {"log_softmax_gather_backward", 2, 2, 1, ""},
+    {"max", 2, 0, 1, ""},
+    {"mul", 2, 0, 1, ""},
+    {"qkv_rope", 3, 2, 4, "ddd"},
+    {"qkv_rope_backward", 2, 9, 3, "ddd"},
+    {"reduce_sum", 1, 0, 1, "l"},
+    {"rms_norm", 2, 0, 2, "d"},
+    {"rms_norm_backward", 2, 4, 2, "d"},
+    {"rope_table", 1, 0, 2, "l"},
+    {"rsqrt", 1, 0, 1, ""},
+    {"segment_gather", 2, 0, 1, ""},
+    {"segment_sum", 2, 0, 1, ""},
+    {"select", 3, 0, 1, ""},
+    {"sum_rows", 1, 1, 1, ""},
+    {"sum_squares", 1, 1, 1, ""},
+    {"swiglu", 1, 0, 1, ""},
+    {"swiglu_backward", 1, 1, 1, ""},
+};
 
 }  // namespace attune
