@@ -1,7 +1,7 @@
 // A random model from a config.json and a tokenizer folder, for `attune init`: the initialisation of transformers (normal(0,
 // initializer_range) for matrices, ones for norms, zeros for biases and the padding row), by a counter-based generator.
 import { mkdir, open } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { basename } from "node:path";
 import { ConfigError } from "../errors.ts";
 import { parameters, parseConfig, type Parameter, type TransformerConfig, type WeightDtype } from "../models/config.ts";
 import { writeInto } from "./atomic_folder.ts";

@@ -76,6 +76,7 @@ export function parseConfig(json: unknown, folder: string): TransformerConfig {
   const maxPositions = config.integer("max_position_embeddings", 1, 2 ** 31 - 1, family.maxPositions);
   const headDim = readHeadDim(config, family, hiddenSize, heads);
   const own = family.read(config, layers);
+  const { windows } = own;
   const activation = config.string("hidden_act", "silu");
   if (activation !== "silu" && activation !== "swish")
     throw config.fail("hidden_act", "silu (attune implements no other)");
@@ -95,7 +96,7 @@ export function parseConfig(json: unknown, folder: string): TransformerConfig {
     oBias: own.oBias,
     mlpBias: own.mlpBias,
     qkNorm: own.qkNorm,
-    windows: typeof own.windows === "number" ? new Array<number>(layers).fill(own.windows) : own.windows,
+    windows: typeof windows === "number" ? Array.from({ length: layers }, () => windows) : windows,
     ropeFrequencies: ropeFrequencies(config, headDim, maxPositions),
     maxPositionEmbeddings: maxPositions,
     initializerRange: config.number("initializer_range", 0, 1, 0.02),

@@ -58,12 +58,17 @@ describe("initial values", () => {
   it("are normal(0, initializer_range), ones and zeros, with a padding row of zeros", () => {
     const embed = values(config, named("model.embed_tokens.weight"), 1);
     expect(embed.slice(7 * 64, 8 * 64).every((v) => v === 0)).toBe(true);
+    for (const chunk of [100, 448, 460]) {
+      expect(values(config, named("model.embed_tokens.weight"), 1, chunk)).toEqual(embed);
+    }
     const rest = embed.filter((v) => v !== 0);
     expect(rest).toHaveLength(299 * 64);
     const deviation = Math.sqrt(rest.reduce((sum, v) => sum + v * v, 0) / rest.length);
     expect(Math.abs(deviation / 0.05 - 1)).toBeLessThan(0.03);
-    expect(values(config, named("model.norm.weight"), 1)).toEqual(new Array(64).fill(1));
-    expect(values(config, named("model.layers.0.self_attn.qkv_proj.bias"), 1)).toEqual(new Array(192).fill(0));
+    expect(values(config, named("model.norm.weight"), 1)).toEqual(Array.from({ length: 64 }, () => 1));
+    expect(values(config, named("model.layers.0.self_attn.qkv_proj.bias"), 1)).toEqual(
+      Array.from({ length: 192 }, () => 0),
+    );
   });
 
   it("depend on seed and tensor, not on the chunks", () => {

@@ -1,5 +1,5 @@
 // Model folders: what transformers saved is opened, what does not belong together is refused, and what we save opens again.
-import { readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
@@ -116,6 +116,15 @@ describe("opening refuses", () => {
   it("a path that is missing or a file", async () => {
     await expect(openModel("/nowhere/model")).rejects.toThrow(/no such folder/);
     await expect(openModel(join(fixtures, "make.py"))).rejects.toThrow(/got a file/);
+  });
+});
+
+describe("opening follows", () => {
+  it("the links of a hub cache's snapshot", async () => {
+    const dir = temporaryFolder();
+    for (const name of ["config.json", "model.safetensors"])
+      symlinkSync(join(fixtures, "models/llama", name), join(dir, name));
+    expect((await openModel(dir)).tensors.size).toBe(35);
   });
 });
 
