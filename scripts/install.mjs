@@ -60,7 +60,13 @@ const runs = (command) => spawnSync(command, ["--version"], { stdio: "ignore" })
 
 /** One sentence about the first tool that is missing. */
 function checkTools() {
-  const python = [process.env.NODE_GYP_FORCE_PYTHON, process.env.npm_config_python, process.env.PYTHON, "python3", "python"];
+  const python = [
+    process.env.NODE_GYP_FORCE_PYTHON,
+    process.env.npm_config_python,
+    process.env.PYTHON,
+    "python3",
+    "python",
+  ];
   const needs = [
     ["a C++20 compiler (g++ or clang++)", [process.env.CXX?.split(" ")[0], "c++", "g++", "clang++"]],
     ["make", [process.env.MAKE, "make", "gmake"]],
@@ -147,7 +153,9 @@ function command(args, log, verbose) {
   if (run.status === 0) return;
   const errors = text.split("\n").filter((l) => /error|Error|undefined reference/.test(l));
   const shown = (errors.length > 0 ? errors : text.split("\n").slice(-20)).slice(0, 20).join("\n");
-  throw new BuildError(`the native build failed${verbose ? "" : `; the whole output is in ${path.relative(root, log)}`}\n${shown}`);
+  throw new BuildError(
+    `the native build failed${verbose ? "" : `; the whole output is in ${path.relative(root, log)}`}\n${shown}`,
+  );
 }
 
 function buildRelease({ verbose }) {

@@ -131,7 +131,7 @@ Napi::Value load(const Info& info) {
   auto c = command(info);
   c->work = [bytes, loaded](Session& session, const Cancel&) {
     Program program;
-    if (Status s = decode(bytes->data(), bytes->size(), true, &program); !s.ok()) return s;
+    if (Status s = decode(bytes->data(), bytes->size(), &program); !s.ok()) return s;
     loaded->copy = program;
     return session.load(std::move(program), &loaded->id);
   };
@@ -266,20 +266,16 @@ Napi::Value cancel(const Info& info) {
 // close(handle) -> Promise
 Napi::Value close(const Info& info) { return open_worker_of(info).close(info.Env()); }
 
-// scratch(device, program bytes whose places are not chosen) -> Float64Array, one per instruction
+// scratch(device, bytes of one instruction) -> bytes
 Napi::Value scratch(const Info& info) {
   const Napi::Env env = info.Env();
   std::string why;
   const Device* device = find_device(text_arg(env, info[0], "device"), &why);
   if (device == nullptr) throw_bad(env, Fault::device, why);
-  const std::vector<uint8_t> bytes = bytes_arg(env, info[1], "program");
-  Program program;
-  if (Status s = decode(bytes.data(), bytes.size(), false, &program); !s.ok()) throw error_of(env, s);
-  std::vector<int64_t> each;
-  if (Status s = scratch_bytes(*device, program, &each); !s.ok()) throw error_of(env, s);
-  Napi::Float64Array out = Napi::Float64Array::New(env, each.size());
-  std::copy(each.begin(), each.end(), out.Data());
-  return out;
+  const std::vector<uint8_t> bytes = bytes_arg(env, info[1], "instruction");
+  Instruction code;
+  if (Status s = decode_instruction(bytes.data(), bytes.size(), &code); !s.ok()) throw error_of(env, s);
+  return Napi::Number::New(env, static_cast<double>(scratch_bytes(*device, code)));
 }
 
 // cpuInfo() -> {level, threads}

@@ -5,10 +5,6 @@
 
 #include "ops.gen.h"
 
-#ifndef ATTUNE_OP_INFO  // until ops.gen.h brings these itself
-#include "op_info.interim.h"
-#endif
-
 namespace attune {
 
 constexpr uint32_t kOpCount = sizeof(kOps) / sizeof(kOps[0]);

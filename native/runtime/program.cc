@@ -187,7 +187,16 @@ std::string Type::text() const {
   return s + ']';
 }
 
-Status decode(const uint8_t* bytes, size_t size, bool placed, Program* out) {
+Status decode_instruction(const uint8_t* bytes, size_t size, Instruction* out) {
+  Reader r(bytes, size);
+  Instruction code;
+  if (std::string e = code_problem(r, Program(), false, &code); !e.empty()) return wrong("instruction: " + e);
+  if (r.left() != 0) return wrong("instruction: " + std::to_string(r.left()) + " bytes too many at its end");
+  *out = std::move(code);
+  return Status::good();
+}
+
+Status decode(const uint8_t* bytes, size_t size, Program* out) {
   Program p;
   Reader r(bytes, size);
   const uint32_t magic = r.u32(), version = r.u32(), hash = r.u32();
@@ -225,7 +234,7 @@ Status decode(const uint8_t* bytes, size_t size, bool placed, Program* out) {
   }
   p.code.resize(r.count(code, 28));
   for (size_t i = 0; i < p.code.size(); ++i) {
-    if (std::string e = code_problem(r, p, placed, &p.code[i]); !e.empty())
+    if (std::string e = code_problem(r, p, true, &p.code[i]); !e.empty())
       return wrong("instruction " + std::to_string(i) + ": " + e);
   }
   if (!r.ok()) return wrong("cut short");

@@ -61,9 +61,11 @@ struct Program {
   std::vector<Instruction> code;
 };
 
-// Reads and checks a program. `placed` false (for asking scratch sizes before places are chosen) skips the checks of
-// offsets against the arena. Any bytes whatever give either a sound program or an error.
-Status decode(const uint8_t* bytes, size_t size, bool placed, Program* out);
+// Reads and checks a program. Any bytes whatever give either a sound program or an error.
+Status decode(const uint8_t* bytes, size_t size, Program* out);
+// One instruction by itself, without dims or buffers: the planner asks its scratch before places are chosen, so offsets
+// are not looked at.
+Status decode_instruction(const uint8_t* bytes, size_t size, Instruction* out);
 
 // Lays out an instruction's parameter struct (its tensors, then its parameters) in `args`, which must hold
 // args_bytes(opcode) bytes. `tensors` has one entry per slot.

@@ -274,22 +274,15 @@ Status Session::profile(uint32_t id, bool reset, std::vector<double>* nanosecond
   return Status::good();
 }
 
-Status scratch_bytes(const Device& device, const Program& program, std::vector<int64_t>* out) {
-  out->clear();
-  std::vector<int64_t> capacities;
-  for (const Dim& d : program.dims) capacities.push_back(d.capacity);
-  for (const Instruction& code : program.code) {
-    Tensor tensors[kMaxSlots];
-    for (size_t i = 0; i < code.slots.size(); ++i) {
-      // Present tensors need an address that is not null; a scratch function looks at shapes alone.
-      static uint64_t somewhere[8];
-      if (code.slots[i].space != Slot::kAbsent) tensors[i] = tensor_of(code.slots[i].type, capacities, somewhere);
-    }
-    alignas(64) uint8_t args[kMaxArgs];
-    fill_args(code, tensors, args);
-    out->push_back(device.scratch(code.opcode, args));
+int64_t scratch_bytes(const Device& device, const Instruction& code) {
+  Tensor tensors[kMaxSlots];
+  static uint64_t somewhere;  // present tensors have an address; a scratch function looks at shapes alone
+  for (size_t i = 0; i < code.slots.size(); ++i) {
+    if (code.slots[i].space != Slot::kAbsent) tensors[i] = tensor_of(code.slots[i].type, {}, &somewhere);
   }
-  return Status::good();
+  alignas(64) uint8_t args[kMaxArgs];
+  fill_args(code, tensors, args);
+  return device.scratch(code.opcode, args);
 }
 
 }  // namespace attune

@@ -119,7 +119,7 @@ class Session {
   int64_t derived_bytes_ = 0;
 };
 
-// The scratch bytes that `device` wants for each instruction of a program whose places are not chosen yet.
-Status scratch_bytes(const Device& device, const Program& program, std::vector<int64_t>* out);
+// The scratch bytes that `device` wants for an instruction whose places are not chosen yet.
+int64_t scratch_bytes(const Device& device, const Instruction& code);
 
 }  // namespace attune
