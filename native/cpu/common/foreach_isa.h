@@ -22,6 +22,7 @@
 #include "dispatch.h"
 
 #define ATTUNE_INLINE inline __attribute__((always_inline))
+#define ATTUNE_LAMBDA __attribute__((always_inline))
 #define ATTUNE_KERNEL(name, Struct)
 
 #if defined(__x86_64__)
