@@ -51,8 +51,13 @@ export function trace(body: () => void): Graph {
 
 /** Name the part of the model that `body` traces: `layers.3`. Names show in errors, snapshots and profiles. */
 export function inScope<T>(name: string, body: () => T): T {
+  return atScope(scope ? `${scope}.${name}` : name, body);
+}
+
+/** The same with a whole path: a gradient belongs where its forward stands. */
+export function atScope<T>(path: string, body: () => T): T {
   const saved = scope;
-  scope = saved ? `${saved}.${name}` : name;
+  scope = path;
   try {
     return body();
   } finally {

@@ -57,6 +57,8 @@ export interface OpDef {
   readonly outputs: readonly string[];
   /** Saved statistics: outputs that nothing may differentiate through (rstd, lse). */
   readonly stats: readonly string[];
+  /** Float inputs without a gradient, by decision: asking for it is an error. */
+  readonly constant: readonly string[];
   readonly attrs: AttrSchema;
   readonly infer: (t: Record<string, Type>, a: Attrs) => Record<string, Type>;
   /** Primitives only: the float64 meaning. */
@@ -87,6 +89,7 @@ export interface OpSpec<I extends string, P extends string, O extends string, S 
   optional?: readonly P[];
   outputs: readonly O[];
   stats?: readonly NoInfer<O>[];
+  constant?: readonly NoInfer<I | P>[];
   attrs?: S;
   infer(t: All<I, Type> & Some<P, Type>, a: AttrsOf<S>): Some<O, Type>;
   compose?(x: All<NoInfer<I>, Value> & Some<NoInfer<P>, Value>, a: AttrsOf<S>): Some<NoInfer<O>, Value>;
@@ -136,7 +139,7 @@ export function defineOp<
   const S extends AttrSchema = Record<never, never>,
 >(spec: OpSpec<I, P, O, S>): Op<I, P, O, S> {
   if (registry.has(spec.name)) throw new Error(`defineOp: ${spec.name} is defined twice`);
-  const defaults = { optional: [], stats: [], attrs: {}, inplace: {}, accumulate: {}, kernel: true, samples: [] };
+  const defaults = { optional: [], stats: [], constant: [], attrs: {}, inplace: {}, accumulate: {}, kernel: true, samples: [] };
   const cost = (t: Record<string, Type>): Cost => streamCost(def, t, spec);
   const def = { ...defaults, cost, ...spec } as unknown as OpDef; // the one erasure of op types
   registry.set(def.name, def);

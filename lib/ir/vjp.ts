@@ -1,6 +1,6 @@
 // Reverse mode as a function called inside trace(): it appends backward nodes to the graph being traced. The same lines serve
 // the training step (kernel ops) and the derived meaning of every backward op (primitives).
-import { emit, inScope, type Node, type Value } from "./graph.ts";
+import { atScope, emit, type Node, type Value } from "./graph.ts";
 import { addValues, defineOp, findOp, type Attrs, type AttrSchema, type Cost, type OpDef } from "./op.ts";
 import { sameShape, show, type Type } from "./types.ts";
 
@@ -53,8 +53,10 @@ function pull(n: Node, cotangents: ReadonlyMap<Value, Value>, needs: ReadonlySet
   for (const k in n.inputs) if (needs.has(n.inputs[k]!)) wants[k] = true;
   if (!Object.keys(d).length || !Object.keys(wants).length) return;
   const { grad } = n.def;
+  const without = Object.keys(wants).find((k) => n.def.constant.includes(k));
+  if (without) throw new Error(`vjp: ${n.def.name} gives no gradient for ${without}`);
   if (!grad) throw new Error(`vjp: ${n.def.name} has no gradient, but the loss depends on its ${Object.keys(wants).join(", ")}`);
-  inScope(n.scope, () => {
+  atScope(n.scope, () => {
     const g = grad({ in: n.inputs, out: n.outs, d, needs: wants }, n.attrs);
     for (const k in g) {
       if (!n.def.inputs.includes(k) && !n.def.optional.includes(k))

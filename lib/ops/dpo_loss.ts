@@ -13,6 +13,7 @@ export const dpoLossOp = defineOp({
     "arXiv:2305.18290 eq. 7; s = label_smoothing is cDPO",
   inputs: ["chosen", "rejected", "ref_chosen", "ref_rejected"],
   outputs: ["loss"],
+  constant: ["ref_chosen", "ref_rejected"],
   attrs: { beta: "number", labelSmoothing: "number" },
   infer: (t) => {
     const same = [t.rejected, t.ref_chosen, t.ref_rejected].every((x) => sameShape(x.shape, t.chosen.shape));

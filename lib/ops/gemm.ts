@@ -52,7 +52,7 @@ export const gemmOp = defineOp({
       inputs: { a: ta ? normal(37, 29) : normal(29, 37), b: tb ? normal(35, 37) : normal(37, 35) },
       attrs: { ta: ta!, tb: tb!, dtype: "float32" as const },
     })),
-    { inputs: { a: normal(130, 72), b: normal(65, 72), bias: normal(65) }, attrs: { ta: false, tb: true, dtype: "bfloat16" } },
+    { inputs: { a: normal(130, 72), b: normal(65, 72), bias: normal(65) }, attrs: { ta: false, tb: true, dtype: "float32" } },
     { inputs: { a: normal(61, 70), b: normal(61, 33), onto: normal32(70, 33) }, attrs: { ta: true, tb: false, dtype: "float32" } },
     { inputs: { a: normal(17, 40), b: normal(24, 40), onto: normal(17, 24) }, attrs: { ta: false, tb: true, dtype: "float32" } },
     { inputs: { a: normal(1, 8), b: normal(1, 8) }, attrs: { ta: false, tb: true, dtype: "float32" } },

@@ -42,6 +42,7 @@ export const qkvRopeOp = defineOp({
   optional: ["q_norm", "k_norm"],
   outputs: ["q", "k", "v", "rstd"],
   stats: ["rstd"],
+  constant: ["cos", "sin"],
   attrs: { heads: "number", kvHeads: "number", eps: "number" },
   infer: (t, { heads, kvHeads }) => {
     const n = t.qkv.shape[0]!;

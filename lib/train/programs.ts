@@ -1,0 +1,148 @@
+// The programs of a run: one micro-step (forward, loss, backward, gradients added where they are computed) and the scoring pass.
+// The head's rows come in chunks, and each chunk's backward runs before the next chunk's forward, because that is the order of the calls.
+import { buffer, inScope, store, trace, type Graph, type Value } from "../ir/graph.ts";
+import { type, type Capacity, type DType } from "../ir/types.ts";
+import { vjp } from "../ir/vjp.ts";
+import { negativeLogLikelihood } from "../losses/language_model.ts";
+import { preferenceLosses, type PreferenceLossType, type PreferenceOptions } from "../losses/preference.ts";
+import type { TransformerConfig } from "../models/config.ts";
+import { headWeight, transformer } from "../models/transformer.ts";
+import { Params, type Shapes } from "../nn/params.ts";
+import { attention } from "../ops/attention.ts";
+import { gatherRows } from "../ops/gather_rows.ts";
+import { linear } from "../ops/gemm.ts";
+import { linearLogprob } from "../ops/linear_logprob.ts";
+import { logSoftmaxGather, type Logprobs } from "../ops/log_softmax_gather.ts";
+import { add, fill, mul } from "../ops/primitives/elementwise.ts";
+import { sum } from "../ops/primitives/reduce.ts";
+import { reshape } from "../ops/primitives/shape.ts";
+import { segmentSum } from "../ops/segment.ts";
+
+/** Capacities of one program. */
+export interface Sizes {
+  /** Packed tokens of a micro-batch. */
+  readonly tokens: number;
+  /** Rows with a loss in one chunk of the head. */
+  readonly rows: number;
+  /** Examples in one chunk. */
+  readonly examples: number;
+  readonly chunks: number;
+}
+export interface ModelSpec {
+  readonly config: TransformerConfig;
+  readonly shapes: Shapes;
+  readonly dtype: DType;
+}
+export type LossSpec =
+  { readonly kind: "sft" } | ({ readonly kind: "dpo"; readonly lossType: PreferenceLossType } & PreferenceOptions);
+
+const dim = (name: string, capacity: number): Capacity => ({ name, capacity });
+const input = (name: string, d: Capacity, dtype: DType = "int32"): Value => buffer(`inputs/${name}`, type([d], dtype));
+
+/** Hidden states (N, C) of a packed micro-batch: inputs/{ids, pos, end}. */
+function hiddenStates(m: ModelSpec, w: Params, tokens: number): Value {
+  const n = dim("tokens", tokens);
+  const [ids, pos, end] = [input("ids", n), input("pos", n), input("end", n)];
+  return transformer(m.config, w, ids, pos, (_, q, k, v, a) => attention(q, k, v, end, a, pos));
+}
+
+/** Rows of `hidden` with a loss in chunk k, and their targets: inputs/{rows, targets}.k */
+function chunk(hidden: Value, k: number, s: Sizes): { h: Value; targets: Value } {
+  const m = dim(`rows.${k}`, s.rows);
+  return { h: gatherRows(hidden, input(`rows.${k}`, m)), targets: input(`targets.${k}`, m) };
+}
+
+/**
+ * One micro-step. Adds gradients into grads/*; stores, per chunk k,
+ * sft: outputs/{loss, hits, entropy}.k sums over rows (loss already scaled);
+ * dpo: outputs/{loss, chosen, rejected}.k per pair, outputs/{hits, entropy}.k sums (hits over chosen rows).
+ * `inputs/scale` is what the sum of losses is divided by, inverted. `keepLogits` false computes each chunk's logits twice, so that
+ * an example's rows may lie in several chunks.
+ */
+export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
+  return trace(() => {
+    const w = new Params(m.shapes, m.dtype);
+    const hidden = hiddenStates(m, w, s.tokens);
+    const head = headWeight(m.config, w);
+    const names = new Map([...w.used].map(([name, v]) => [v, name]));
+    const grads = new Map<string, Value>();
+    let dHidden: Value | undefined;
+    const sink = (of: Value, d: Value): void => {
+      if (of === hidden) {
+        dHidden = dHidden ? add(dHidden, d) : d;
+        return;
+      }
+      const name = names.get(of)!;
+      grads.set(name, add(grads.get(name) ?? buffer(`grads/${name}`, type(of.type.shape)), d));
+    };
+    const backward = (value: Value): void => void vjp([[value, fill(1, [])]], [hidden, head], sink);
+    inScope("head", () => {
+      if (keepLogits)
+        for (let k = 0; k < s.chunks; k++)
+          backward(lossOf(loss, s, [keptLogprobs(chunk(hidden, k, s), head, m.dtype)], k));
+      else {
+        const parts = Array.from({ length: s.chunks }, (_, k) => recomputedLogprobs(chunk(hidden, k, s), head));
+        backward(lossOf(loss, s, parts, 0));
+      }
+    });
+    vjp([[hidden, dHidden!]], [...w.used.values()], sink);
+    for (const [name, v] of grads) store(`grads/${name}`, v);
+  });
+}
+
+const keptLogprobs = (c: { h: Value; targets: Value }, head: Value, dtype: DType): Logprobs =>
+  logSoftmaxGather(linear(c.h, head, undefined, "float32"), c.targets, dtype);
+const recomputedLogprobs = (c: { h: Value; targets: Value }, head: Value): Logprobs =>
+  linearLogprob(c.h, head, c.targets);
+
+const total = (x: Value): Value => reshape(sum(x), []);
+const addUp = (parts: readonly Value[]): Value => parts.reduce((a, b) => add(a, b));
+
+/** The scalar that is differentiated; `parts` are chunks first, first + 1, ... of rows that share examples. */
+function lossOf(loss: LossSpec, s: Sizes, parts: readonly Logprobs[], first: number): Value {
+  const scale = buffer("inputs/scale", type([]));
+  store(`outputs/entropy.${first}`, addUp(parts.map((p) => total(p.entropy))));
+  if (loss.kind === "sft") {
+    const value = addUp(parts.map((p) => negativeLogLikelihood(p.logp, scale)));
+    store(`outputs/loss.${first}`, value);
+    store(`outputs/hits.${first}`, addUp(parts.map((p) => total(p.hit))));
+    return value;
+  }
+  const pairs = dim(`pairs.${first}`, s.examples);
+  const side = (name: "chosen" | "rejected", of: keyof Logprobs): Value =>
+    addUp(
+      parts.map((p, i) => segmentSum(p[of], input(`${name}.${first + i}`, dim(`rows.${first + i}`, s.rows)), pairs)),
+    );
+  const data = (name: string): Value => input(`${name}.${first}`, pairs, "float32");
+  const chosen = side("chosen", "logp");
+  const rejected = side("rejected", "logp");
+  const each = preferenceLosses[loss.lossType](
+    {
+      chosen,
+      rejected,
+      refChosen: data("ref_chosen"),
+      refRejected: data("ref_rejected"),
+      chosenLength: data("chosen_length"),
+      rejectedLength: data("rejected_length"),
+    },
+    loss,
+  );
+  store(`outputs/loss.${first}`, each);
+  store(`outputs/chosen.${first}`, chosen);
+  store(`outputs/rejected.${first}`, rejected);
+  store(`outputs/hits.${first}`, total(side("chosen", "hit")));
+  return mul(total(each), scale);
+}
+
+/** Forward only: outputs/{logp, hit, entropy} (M) of inputs/{rows, targets}: scoring, evaluation, the reference. */
+export function scoreProgram(m: ModelSpec, sizes: { tokens: number; rows: number }): Graph {
+  return trace(() => {
+    const w = new Params(m.shapes, m.dtype);
+    const rows = dim("rows", sizes.rows);
+    const hidden = hiddenStates(m, w, sizes.tokens);
+    const r = linearLogprob(gatherRows(hidden, input("rows", rows)), headWeight(m.config, w), input("targets", rows));
+    store("outputs/logp", r.logp);
+    store("outputs/hit", r.hit);
+    store("outputs/entropy", r.entropy);
+  });
+}
