@@ -115,7 +115,7 @@ Napi::Value to_js(Napi::Env env, HostArray& array) {
   Napi::ArrayBuffer memory;
   if (array.bytes() < kCopyBelow) {
     memory = Napi::ArrayBuffer::New(env, bytes);
-    std::memcpy(memory.Data(), array.data.get(), bytes);
+    if (bytes > 0) std::memcpy(memory.Data(), array.data.get(), bytes);
   } else {
     uint8_t* raw = array.data.release();
     memory = Napi::ArrayBuffer::New(env, raw, bytes, [](Napi::Env, void* p) { delete[] static_cast<uint8_t*>(p); });

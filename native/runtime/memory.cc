@@ -22,7 +22,8 @@ namespace attune {
 
 namespace {
 #ifdef ATTUNE_ASAN
-constexpr int64_t kMapFrom = int64_t{1} << 40;  // malloc surrounds a piece with guard bytes: wanted on anything a test allocates
+constexpr int64_t kMapFrom = 256 << 20;  // malloc puts guard bytes around a piece
+constexpr int64_t kMostPoison = int64_t{1} << 30;
 #else
 constexpr int64_t kMapFrom = 256 << 10;
 #endif
@@ -72,7 +73,9 @@ Memory Memory::allocate(int64_t bytes, bool huge) {
 }
 
 #ifdef ATTUNE_ASAN
-void forbid(const void* data, int64_t bytes) { ASAN_POISON_MEMORY_REGION(data, static_cast<size_t>(bytes)); }
+void forbid(const void* data, int64_t bytes) {
+  if (bytes <= kMostPoison) ASAN_POISON_MEMORY_REGION(data, static_cast<size_t>(bytes));
+}
 void allow(const void* data, int64_t bytes) { ASAN_UNPOISON_MEMORY_REGION(data, static_cast<size_t>(bytes)); }
 #else
 void forbid(const void*, int64_t) {}

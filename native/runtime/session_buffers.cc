@@ -17,7 +17,7 @@ Status HostArray::take(const std::string& new_name, DType new_dtype, std::vector
   if (!data)
     return Status::bad(Fault::memory, "buffer " + name + ": the system has no room for a copy of " +
                                           std::to_string(bytes()) + " bytes (read it in rows)");
-  std::memcpy(data.get(), from, static_cast<size_t>(bytes()));
+  if (elements > 0) std::memcpy(data.get(), from, static_cast<size_t>(bytes()));
   return Status::good();
 }
 

@@ -79,11 +79,12 @@ describe("a package", () => {
     symlinkSync(join(root, "node_modules"), join(folder, "node_modules"));
     return folder;
   }
+  const env = { ...process.env, ATTUNE_ADDON: "" };
   const create = (folder: string): string => {
     const script =
       'import("#lib/runtime/session.js").then(({ Session }) => Session.create()).catch((e) => console.log(`${e.code} ${e.message}`))';
     writeFileSync(join(folder, "try.mjs"), `await ${script}`);
-    return spawnSync(process.execPath, [join(folder, "try.mjs")], { encoding: "utf8" }).stdout;
+    return spawnSync(process.execPath, [join(folder, "try.mjs")], { encoding: "utf8", env }).stdout;
   };
   it("without a build says in one sentence how to get one", () => {
     const folder = copy();
