@@ -16,21 +16,22 @@ namespace {
 
 // Floating-point operations of a run of independent multiply-adds in registers.
 [[maybe_unused]] double burn(bool half, int64_t steps, float* out) {
-  V sum[24], a = set(out[0]), b = set(out[1]);
-  for (int i = 0; i < 24; ++i) sum[i] = set(static_cast<float>(i));
+  constexpr int N = ATTUNE_LEVEL >= 2 ? 24 : 12;
+  V sum[N], a = set(out[0]), b = set(out[1]);
+  for (int i = 0; i < N; ++i) sum[i] = set(static_cast<float>(i));
 #if ATTUNE_LEVEL >= 3
   if (half) {
     for (int64_t s = 0; s < steps; ++s)
 #pragma GCC unroll 24
-      for (int i = 0; i < 24; ++i) sum[i].v = _mm512_dpbf16_ps(sum[i].v, (__m512bh)a.v, (__m512bh)b.v);
+      for (int i = 0; i < N; ++i) sum[i].v = _mm512_dpbf16_ps(sum[i].v, (__m512bh)a.v, (__m512bh)b.v);
   } else
 #endif
     for (int64_t s = 0; s < steps; ++s)
 #pragma GCC unroll 24
-      for (int i = 0; i < 24; ++i) sum[i] = fma(a, b, sum[i]);
-  for (int i = 1; i < 24; ++i) sum[0] = sum[0] + sum[i];
+      for (int i = 0; i < N; ++i) sum[i] = fma(a, b, sum[i]);
+  for (int i = 1; i < N; ++i) sum[0] = sum[0] + sum[i];
   store(out, sum[0]);
-  return 2.0 * 24 * V::W * static_cast<double>(steps) * (half && ATTUNE_LEVEL >= 3 ? 2 : 1);
+  return 2.0 * N * V::W * static_cast<double>(steps) * (half && ATTUNE_LEVEL >= 3 ? 2 : 1);
 }
 
 }  // namespace

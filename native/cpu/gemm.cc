@@ -11,7 +11,8 @@ namespace {
 
 constexpr int64_t kWhole = 1536;            // units of k taken in one go; a longer sum goes in blocks
 constexpr int64_t kBlock = 512;             // units of such a block
-constexpr int64_t kChunkBytes = 8 << 20;    // of panels packed into planned scratch at a time
+constexpr int64_t kChunkBytes = 4 << 20;    // of panels packed into planned scratch at a time
+constexpr int64_t kRun = 16;                // values of k packed of one tile of a before the next tile
 constexpr int64_t kPackUnits = 128;         // of a packing task
 
 int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
@@ -88,12 +89,14 @@ void multiply(const Gemm& g, const Shape& s, Context& c, int64_t p0, int64_t p1,
       const int64_t count = std::min(s.block, u1 - u), k0 = u * core.pair, k = std::min(s.k - k0, count * core.pair);
       const bool first = u == 0, last = u + count >= s.units;
       const int64_t row_stride = s.ta ? core.rows : as_it_is ? s.k / core.pair : up(count, 16) * 16 + 16;
+      const int64_t tile_bytes = count * core.rows * 4 + 64;  // of a packed by k
       const char* a = packed;
       if (s.ta)
-        for (int64_t t = tiles.first; t < tiles.last; ++t)
-          core.pack_a(g.a.as<char>() + (k0 * a_stride + t * core.rows) * a_width, a_stride, k,
-                      static_cast<int>(std::min<int64_t>(core.rows, s.m - t * core.rows)), core.rows,
-                      packed + (t - tiles.first) * count * core.rows * 4);
+        for (int64_t at = 0; at < k; at += kRun)  // a few whole rows of a at a time: they lie far apart
+          for (int64_t t = tiles.first; t < tiles.last; ++t)
+            core.pack_a(g.a.as<char>() + ((k0 + at) * a_stride + t * core.rows) * a_width, a_stride, std::min(kRun, k - at),
+                        static_cast<int>(std::min<int64_t>(core.rows, s.m - t * core.rows)), core.rows,
+                        packed + (t - tiles.first) * tile_bytes + at / core.pair * core.rows * 4);
       else if (as_it_is)
         a = g.a.as<char>() + (i0 * a_stride + k0) * a_width;
       else
@@ -131,7 +134,7 @@ void multiply(const Gemm& g, const Shape& s, Context& c, int64_t p0, int64_t p1,
             o.stride = sums_stride;
           }
           if (s.ta)
-            core.by_k[h](a + (t - tiles.first) * count * core.rows * 4, core.rows, panel, count, o);
+            core.by_k[h](a + (t - tiles.first) * tile_bytes, core.rows, panel, count, o);
           else
             core.by_rows[h](a + (i - i0) * row_stride * 4, row_stride, panel, count, o);
         }

@@ -1,8 +1,12 @@
-// linear_logprob: log_softmax_gather of hidden (M, C) times weight (V, C) transposed; the logits never exist at (M, V).
+// linear_logprob: log_softmax_gather of logits = hidden (M, C) weight (V, C)^T, which never exist at (M, V): a block of rows and 16
+// panels of the vocabulary at a time goes from the micro-kernel into a thread's scratch and from there into the running softmax of
+// its row and split (64 panels); the splits of a row are joined in order. source: lib/ops/linear_logprob.ts
 #include "kernels.h"
 
 #include <algorithm>
 #include <cmath>
+
+#include "common/gemm_core.h"
 
 #define ATTUNE_FILE "../linear_logprob.cc"
 #include "common/foreach_isa.h"
@@ -11,32 +15,118 @@
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kColumns = 1024;
+constexpr int64_t kRun = 16, kSplit = 64;           // panels of a run of logits, and of a split
+constexpr int64_t kWhole = 1536, kBlock = 512;      // units of k in one go; of a block of a longer sum
+constexpr int64_t kPanelBytes = 4 << 20;            // of panels packed at a time, where weight is no persistent buffer
+constexpr int64_t kPartBytes = 4 << 20;             // of running softmaxes
+constexpr int64_t kRowsOfBlock = 112;
+
+int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
+
+struct Shape {
+  const GemmCore& core;
+  int64_t rows, width, columns, units, panels, splits;
+  int64_t row_chunk, panel_chunk;  // at a time
+  explicit Shape(const LinearLogprob& a)
+      : core(gemm_core(a.hidden.dtype)), rows(a.targets.size()), width(a.hidden.last()), columns(a.weight.rows()),
+        units(core.units(width)), panels(core.panels(columns)), splits(up(panels, kSplit)) {
+    const int64_t fit = kPartBytes / (std::max<int64_t>(splits, 1) * static_cast<int64_t>(sizeof(Part)));
+    row_chunk = std::min(rows, std::max<int64_t>(fit / kRowsOfBlock, 1) * kRowsOfBlock);
+    panel_chunk = std::min(panels, std::max<int64_t>(kPanelBytes / std::max<int64_t>(core.panel_bytes(width), 1) / kRun, 1) * kRun);
+  }
+  int64_t part_bytes() const { return up(row_chunk * splits * static_cast<int64_t>(sizeof(Part)), 64) * 64; }
+  int64_t logit_bytes() const { return up(row_chunk * 4, 64) * 64; }
+};
+
+void pack(const LinearLogprob& a, const Shape& s, Context& c, int64_t first, int64_t last, void* dst) {
+  const int64_t row_bytes = s.width * width(a.weight.dtype);
+  c.parallel(last - first, [&](int64_t p, int) {
+    const int64_t column = (first + p) * s.core.columns;
+    s.core.pack_b_t(a.weight.as<char>() + column * row_bytes, s.width, s.width,
+                    static_cast<int>(std::min<int64_t>(s.core.columns, s.columns - column)),
+                    static_cast<char*>(dst) + p * s.core.panel_bytes(s.width));
+  });
+}
+
+// Logits of rows [i0, i1) and panels [p0, p1) (packed ones from `b`, which starts at p0) into out, `stride` apart.
+void logits_of(const LinearLogprob& a, const Shape& s, int64_t i0, int64_t i1, int64_t p0, int64_t p1, const char* b, char* copy,
+               bool copied, float* out, int64_t stride) {
+  const GemmCore& core = s.core;
+  const int64_t block = s.units <= kWhole ? std::max<int64_t>(s.units, 1) : kBlock;
+  for (int64_t u = 0; u < s.units || u == 0; u += block) {
+    const int64_t count = std::min(block, s.units - u), k0 = u * core.pair, k = std::min(s.width - k0, count * core.pair);
+    const int64_t row_units = up(count, 16) * 16 + 16;
+    if (!copied)
+      core.copy_a(a.hidden.as<char>() + (i0 * s.width + k0) * width(a.hidden.dtype), s.width, k, i1 - i0, copy, row_units);
+    for (int64_t p = p0; p < p1; ++p) {
+      const char* panel = b + (p - p0) * core.panel_bytes(s.width) + u * core.columns * 4;
+      for (int64_t i = i0; i < i1; i += core.rows) {
+        TileOut o;
+        o.y = out + (i - i0) * stride + (p - p0) * core.columns;
+        o.stride = stride;
+        o.columns = core.columns;
+        if (u > 0) o.add = o.y, o.add_stride = stride;
+        core.by_rows[std::min<int64_t>(core.rows, i1 - i)](copy + (i - i0) * row_units * 4, row_units, panel, count, o);
+      }
+    }
+  }
+}
 
 void linear_logprob(const LinearLogprob& a, Context& c) {
-  const int64_t rows = a.targets.size(), width = a.hidden.last(), columns = a.weight.rows();
+  const Shape s(a);
+  if (s.rows == 0) return;
   const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>()};
-  typed(a.hidden, [&](auto* hidden) {
-    decltype(hidden) weight = static_cast<decltype(hidden)>(a.weight.data);
-    c.parallel(rows, [&](int64_t r, int thread) {
-      float* x = static_cast<float*>(c.thread_scratch(thread));
-      const int32_t t = a.targets.as<int32_t>()[r];
-      const bool scored = t >= 0 && t < columns;
-      float logit = 0;
-      Part total;
-      for (int64_t i = 0; i < columns; i += kColumns) {
-        const int64_t n = std::min(kColumns, columns - i);
-        for (int64_t j = 0; j < n; ++j) {
-          float sum = 0;
-          for (int64_t k = 0; k < width; ++k) sum += get(hidden + r * width + k) * get(weight + (i + j) * width + k);
-          x[j] = sum;
+  const int32_t* targets = a.targets.as<int32_t>();
+  Part* parts = static_cast<Part*>(c.scratch());
+  float* at_target = reinterpret_cast<float*>(static_cast<char*>(c.scratch()) + s.part_bytes());
+  char* space = static_cast<char*>(c.scratch()) + s.part_bytes() + s.logit_bytes();
+  bool valid = false;
+  char* kept = static_cast<char*>(c.derived(a.weight.data, 1, s.panels * s.core.panel_bytes(s.width), &valid));
+  if (kept && !valid) pack(a, s, c, 0, s.panels, kept);
+  const int64_t stride = kRun * s.core.columns, panel_chunk = kept ? s.panels : s.panel_chunk;
+  const int64_t copy_bytes = kRowsOfBlock * (std::min(up(s.units, 16) * 16, kWhole) + 16) * 4;
+  const int64_t block_rows = kRowsOfBlock / s.core.rows * s.core.rows;
+
+  for (int64_t r0 = 0; r0 < s.rows; r0 += s.row_chunk) {
+    const int64_t r1 = std::min(s.rows, r0 + s.row_chunk), blocks = up(r1 - r0, block_rows);
+    for (int64_t p0 = 0; p0 < s.panels; p0 += panel_chunk) {
+      const int64_t p1 = std::min(s.panels, p0 + panel_chunk), first = p0 / kSplit;
+      if (!kept) pack(a, s, c, p0, p1, space);
+      const char* b = kept ? kept : space;
+      c.parallel((up(p1, kSplit) - first) * blocks, [&](int64_t task, int thread) {
+        const int64_t split = first + task / blocks, i0 = r0 + task % blocks * block_rows, i1 = std::min(r1, i0 + block_rows);
+        const int64_t from = std::max(p0, split * kSplit), to = std::min(p1, (split + 1) * kSplit);
+        char* copy = static_cast<char*>(c.thread_scratch(thread));
+        float* logits = reinterpret_cast<float*>(copy + copy_bytes);
+        for (int64_t p = from; p < to; p += kRun) {
+          const int64_t end = std::min(to, p + kRun), column = p * s.core.columns;
+          const int64_t n = std::min((end - p) * s.core.columns, s.columns - column);
+          logits_of(a, s, i0, i1, p, end, b + (p - p0) * s.core.panel_bytes(s.width), copy, p > from && s.units <= kWhole, logits, stride);
+          for (int64_t i = i0; i < i1; ++i) {
+            const float* x = logits + (i - i0) * stride;
+            Part& part = parts[split * s.row_chunk + i - r0];
+            if (p == split * kSplit) part = Part{};
+            join(part, part_of(x, n, out.entropy != nullptr));
+            if (targets[i] >= column && targets[i] < column + n) at_target[i - r0] = x[targets[i] - column];
+          }
         }
-        if (scored && t >= i && t < i + n) logit = x[t - i];
-        join(total, part_of(x, n, out.entropy != nullptr));
+      });
+    }
+    c.parallel(up(r1 - r0, kRowsOfBlock), [&](int64_t task, int) {
+      for (int64_t i = r0 + task * kRowsOfBlock, end = std::min(r1, i + kRowsOfBlock); i < end; ++i) {
+        Part total;
+        for (int64_t split = 0; split < s.splits; ++split) join(total, parts[split * s.row_chunk + i - r0]);
+        const bool scored = targets[i] >= 0 && targets[i] < s.columns;
+        out.write(i, scored, scored ? at_target[i - r0] : 0.0f, total);
       }
-      out.write(r, scored, logit, total);
     });
-  });
+  }
+}
+
+// The panels are asked for whether or not weight turns out to be a persistent buffer: that is not known yet.
+[[maybe_unused]] int64_t bytes(const LinearLogprob& a) {
+  const Shape s(a);
+  return s.part_bytes() + s.logit_bytes() + s.panel_chunk * s.core.panel_bytes(s.width);
 }
 
 }  // namespace
@@ -44,5 +134,5 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
 
 ATTUNE_KERNEL(linear_logprob, LinearLogprob)
 #if ATTUNE_LEVEL == 0
-int64_t attune::cpu::linear_logprob_scratch(const LinearLogprob&) { return 0; }
+int64_t attune::cpu::linear_logprob_scratch(const LinearLogprob& a) { return ATTUNE_CALL(bytes, a); }
 #endif

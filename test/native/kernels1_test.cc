@@ -63,6 +63,8 @@ struct GemmCase {
   bool ta, tb, with_onto, with_bias, in_place, weight;
 };
 
+int seed_of_capacity = 0;
+
 Buffer run_gemm(const GemmCase& g, const Buffer& a, const Buffer& b, const Buffer& bias, const Buffer& onto, int threads) {
   TestContext& c = context(threads);
   c.weights.clear();
@@ -84,7 +86,15 @@ Buffer run_gemm(const GemmCase& g, const Buffer& a, const Buffer& b, const Buffe
     args.y = y;
     args.onto = y;
   }
-  RUN(gemm, args, c);
+  Gemm capacity = args;  // planned for more tokens than are in use
+  if (seed_of_capacity++ % 2) {
+    if (g.ta)
+      capacity.a.shape[0] += 777, capacity.b.shape[g.tb ? 1 : 0] += 777;
+    else
+      capacity.a.shape[0] += 777, capacity.y.shape[0] += 777;
+  }
+  c.plan(opcode_of("gemm"), capacity);
+  cpu::gemm(args, c);
   CHECK(y.guarded(), "gemm wrote outside y: %ldx%ldx%ld", (long)g.m, (long)g.n, (long)g.k);
   if (g.weight && !(g.with_onto && g.in_place)) {  // again, from the panels kept
     Buffer first = y;
@@ -273,7 +283,12 @@ void check_linear_logprob() {
           LinearLogprob a{};
           a.hidden = hidden, a.weight = w, a.targets = targets;
           a.logp = logp, a.lse = lse, a.entropy = entropy, a.hit = hit;
-          RUN(linear_logprob, a, c);
+          LinearLogprob capacity = a;  // planned for more rows than are in use
+          capacity.hidden.shape[0] += 5000, capacity.targets.shape[0] += 5000;
+          c.plan(opcode_of("linear_logprob"), capacity);
+          cpu::linear_logprob(a, c);
+          const int64_t planned = cpu::linear_logprob_scratch(capacity);
+          CHECK(planned <= 32 << 20, "scratch of %ld bytes", (long)planned);
           const Buffer* all[4] = {&logp, &lse, &entropy, &hit};
           for (int i = 0; i < 4; ++i) {
             if (threads == 1) first[i] = *all[i];

@@ -15,6 +15,7 @@ typedef float __attribute__((may_alias)) Unit;  // 32 bits of an operand; moved 
 
 constexpr int kColumns = 2 * V::W;
 constexpr int kRows = ATTUNE_LEVEL >= 2 ? 14 : ATTUNE_LEVEL == 1 ? 6 : 4;
+constexpr int kAhead = 32;  // units of a panel between its prefetch and its use: it may come from memory
 
 struct Single {  // units of one fp32
   static ATTUNE_INLINE V multiply_add(V a, V b, V c) { return fma(a, b, c); }
@@ -46,23 +47,40 @@ void tile(const void* a_, int64_t stride, const void* panel, int64_t units, cons
   V sum[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = zero();
-  auto step = [&](const Unit* at, const float* row) ATTUNE_LAMBDA {
+  // A by rows: one pointer for three rows, so that all of them stay in registers.
+  constexpr int kPointers = kByK ? 1 : (R + 2) / 3;
+  const Unit* at[kPointers];
+#pragma GCC unroll 8
+  for (int i = 0; i < kPointers; ++i) at[i] = a + 3 * i * stride;
+  auto step = [&](int64_t ahead, const float* row) ATTUNE_LAMBDA {
+#pragma GCC unroll 2
+    for (int i = 0; i < kColumns; i += 16) __builtin_prefetch(row + kAhead * kColumns + i, 0, 2);
     const V b0 = load(row), b1 = load(row + V::W);
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
-      const V x = set(at[kByK ? r : r * stride]);
+      const V x = set(kByK ? at[0][ahead + r] : at[r / 3][r % 3 * stride + ahead]);
       sum[r][0] = Op::multiply_add(x, b0, sum[r][0]);
       sum[r][1] = Op::multiply_add(x, b1, sum[r][1]);
     }
   };
   const int64_t next = kByK ? stride : 1;
+  auto advance = [&](int64_t steps) ATTUNE_LAMBDA {
+#pragma GCC unroll 8
+    for (int i = 0; i < kPointers; ++i) {
+      at[i] += steps * next;
+      asm("" : "+r"(at[i]));  // else the compiler keeps a pointer for each row, in memory
+    }
+    b += steps * kColumns;
+  };
   for (; units >= 4; units -= 4) {
 #pragma GCC unroll 4
-    for (int u = 0; u < 4; ++u) step(a + u * next, b + u * kColumns);
-    a += 4 * next;
-    b += 4 * kColumns;
+    for (int u = 0; u < 4; ++u) step(u * next, b + u * kColumns);
+    advance(4);
   }
-  for (; units > 0; --units, a += next, b += kColumns) step(a, b);
+  for (; units > 0; --units) {
+    step(0, b);
+    advance(1);
+  }
 
   if (o.columns == kColumns && o.type == DType::f32 && !o.bias && (!o.add || o.add_type == DType::f32)) {
     float* y = static_cast<float*>(o.y);
@@ -138,6 +156,104 @@ void copy_a(const void* src_, int64_t stride, int64_t k, int64_t rows, void* dst
   }
 }
 
+#if ATTUNE_LEVEL >= 2
+// The same with whole vectors, for operands that stay what they are: 32-bit units of one fp32 or two bf16.
+// Values are loaded under masks of `kPair * 16` lanes, so that what lies beyond the matrix reads as 0.
+template <int kPair> ATTUNE_INLINE __m512i load_units(const char* p, int64_t values) {
+  if constexpr (kPair == 1)
+    return _mm512_maskz_loadu_epi32(values >= 16 ? 0xffff : (1u << values) - 1, p);
+  else
+    return _mm512_maskz_loadu_epi16(values >= 32 ? ~0u : (1u << values) - 1, p);
+}
+
+// 16 x 16 units: r[i] becomes column i.
+ATTUNE_INLINE void transpose(__m512i* r) {
+  __m512i t[16];
+#pragma GCC unroll 8
+  for (int i = 0; i < 16; i += 2) {
+    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {  // r[4 j + i]: 128-bit lane q holds rows 4 j ... 4 j + 3 of column 4 q + i
+    const __m512i a = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+    const __m512i c = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd), d = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    t[i] = _mm512_shuffle_i32x4(a, b, 0x88);
+    t[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
+    t[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
+    t[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) r[i] = t[i];
+}
+
+template <int kPair> void fast_b_t(const void* src, int64_t stride, int64_t k, int columns, void* panel) {
+  constexpr int kBytes = 4 / kPair;
+  const int64_t units = (k + kPair - 1) / kPair;
+  for (int half = 0; half < kColumns; half += 16)
+    for (int64_t u = 0; u < units; u += 16) {
+      __m512i r[16];
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j)
+        r[j] = half + j < columns
+                   ? load_units<kPair>(static_cast<const char*>(src) + ((half + j) * stride + u * kPair) * kBytes, k - u * kPair)
+                   : _mm512_setzero_si512();
+      transpose(r);
+      float* to = static_cast<float*>(panel) + u * kColumns + half;
+#pragma GCC unroll 16
+      for (int j = 0; j < 16; ++j)
+        if (u + j < units) _mm512_storeu_si512(to + j * kColumns, r[j]);
+    }
+}
+
+template <int kPair> void fast_b(const void* src_, int64_t stride, int64_t k, int columns, void* panel) {
+  float* to = static_cast<float*>(panel);
+  const char* src = static_cast<const char*>(src_);
+  if constexpr (kPair == 1) {
+    for (int64_t u = 0; u < k; ++u, to += kColumns, src += stride * 4) {
+      _mm512_storeu_si512(to, load_units<1>(src, columns));
+      _mm512_storeu_si512(to + 16, columns > 16 ? load_units<1>(src + 64, columns - 16) : _mm512_setzero_si512());
+    }
+  } else {
+    alignas(64) uint16_t low[32], high[32];  // value j of the even row, then of the odd row
+    for (int j = 0; j < 16; ++j) {
+      low[2 * j] = static_cast<uint16_t>(j), low[2 * j + 1] = static_cast<uint16_t>(32 + j);
+      high[2 * j] = static_cast<uint16_t>(16 + j), high[2 * j + 1] = static_cast<uint16_t>(48 + j);
+    }
+    const __m512i first = _mm512_load_si512(low), second = _mm512_load_si512(high);
+    for (int64_t i = 0; i < k; i += 2, to += kColumns, src += stride * 4) {
+      const __m512i even = load_units<2>(src, columns);
+      const __m512i odd = i + 1 < k ? load_units<2>(src + stride * 2, columns) : _mm512_setzero_si512();
+      _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, first, odd));
+      _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, second, odd));
+    }
+  }
+}
+
+// Whole vectors at steps of `tile` units, ascending: what one store writes too much, the next one covers.
+template <int kPair> void fast_a(const void* src_, int64_t stride, int64_t k, int rows, int tile, void* dst) {
+  float* to = static_cast<float*>(dst);
+  const char* src = static_cast<const char*>(src_);
+  for (int64_t i = 0; i < k; i += kPair, to += tile, src += stride * 4) {
+    if constexpr (kPair == 1) {
+      _mm512_storeu_si512(to, load_units<1>(src, rows));
+    } else {
+      const __mmask16 m = static_cast<__mmask16>((1u << rows) - 1);
+      const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, src));
+      const __m256i odd = i + 1 < k ? _mm256_maskz_loadu_epi16(m, src + stride * 2) : _mm256_setzero_si256();
+      _mm512_storeu_si512(to, _mm512_or_si512(even, _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
+    }
+  }
+}
+#endif
+
 template <class Op, class T, class E, int kPair> const GemmCore& core() {
   static constexpr GemmCore c = [] {
     GemmCore g{};
@@ -148,10 +264,17 @@ template <class Op, class T, class E, int kPair> const GemmCore& core() {
     [&]<int... R>(std::integer_sequence<int, R...>) {
       ((g.by_rows[R + 1] = tile<Op, R + 1, false>, g.by_k[R + 1] = tile<Op, R + 1, true>), ...);
     }(std::make_integer_sequence<int, kRows>{});
+    g.copy_a = copy_a<T, E, kPair>;
     g.pack_b_t = pack_b_t<T, E, kPair>;
     g.pack_b = pack_b<T, E, kPair>;
     g.pack_a = pack_a<T, E, kPair>;
-    g.copy_a = copy_a<T, E, kPair>;
+#if ATTUNE_LEVEL >= 2
+    if constexpr (std::is_same_v<E, T>) {
+      g.pack_b_t = fast_b_t<kPair>;
+      g.pack_b = fast_b<kPair>;
+      g.pack_a = fast_a<kPair>;
+    }
+#endif
     return g;
   }();
   return c;

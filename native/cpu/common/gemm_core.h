@@ -38,8 +38,8 @@ struct GemmCore {
   void (*pack_b_t)(const void* src, int64_t stride, int64_t k, int columns, void* panel);
   // One panel of B from (k, n): src is at row k0, column 0 of the panel.
   void (*pack_b)(const void* src, int64_t stride, int64_t k, int columns, void* panel);
-  // A by k with stride `tile` from (k, m): src is at row k0, the tile's first column; `rows` of at most `tile` columns exist. Writes up
-  // to 64 bytes past the last unit.
+  // A by k with stride `tile` from (k, m): src is at row k0, the tile's first column; `rows` of at most `tile` <= 16 columns exist.
+  // May write up to 64 bytes from the start of the last unit: leave room behind it.
   void (*pack_a)(const void* src, int64_t stride, int64_t k, int rows, int tile, void* dst);
   // A by rows from (m, k), to rows `dst_stride` units apart.
   void (*copy_a)(const void* src, int64_t stride, int64_t k, int64_t rows, void* dst, int64_t dst_stride);
