@@ -175,6 +175,36 @@ void check_gemm() {
   }
 }
 
+// The micro-kernel as attention uses it: A by k in tiles of 8 rows, sums added to what is there, few rows, part of a panel.
+void check_core() {
+  Random r(21);
+  for (DType t : {F, H})
+    for (int64_t k : {1, 2, 5, 32, 33})
+      for (int rows : {1, 3, 4})
+        for (int columns : {1, 7, 0}) {
+          const cpu::GemmCore& g = cpu::gemm_core(t);
+          const int n = columns ? columns : g.columns, tile = 8;
+          Buffer a(t, {k, rows}), b(t, {k, n}), y(F, {rows, n + 3});
+          a.normal(r), b.normal(r), y.normal(r);
+          const Buffer before = y;
+          const int64_t units = g.units(k);
+          Buffer pa(F, {units * tile + 16}), pb(F, {units, g.columns});
+          g.pack_a(a.t.data, rows, k, rows, tile, pa.t.data);
+          g.pack_b(b.t.data, n, k, n, pb.t.data);
+          cpu::TileOut o;
+          o.y = y.t.data, o.stride = n + 3, o.columns = n;
+          o.add = o.y, o.add_stride = o.stride;
+          g.by_k[rows](pa.t.data, tile, pb.t.data, units, o);
+          CHECK(pa.guarded() && pb.guarded() && y.guarded(), "core guards");
+          for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < n + 3; ++j) {
+              double want = before.at(i * (n + 3) + j), mass = std::fabs(want);
+              for (int64_t u = 0; u < k && j < n; ++u) want += a.at(u * rows + i) * b.at(u * n + j), mass += std::fabs(a.at(u * rows + i) * b.at(u * n + j));
+              CHECK(near(y.at(i * (n + 3) + j), want, F, mass, 2), "core %g for %g", y.at(i * (n + 3) + j), want);
+            }
+        }
+}
+
 struct LogpRow {
   double lse, entropy, top;
 };
@@ -460,6 +490,12 @@ void check_gathers() {
 }
 
 void checks() {
+  const char* asked = std::getenv("ATTUNE_CPU");
+  const bool known = std::strcmp(asked, "nonsense") != 0;
+  CHECK(cpu::cpu_level_unknown() != known, "ATTUNE_CPU=%s", asked);
+  if (!known) return;
+  CHECK(std::strcmp(cpu::cpu_level(), asked) == 0, "ATTUNE_CPU=%s gives %s", asked, cpu::cpu_level());
+  check_core();
   check_pool();
   check_gemm();
   check_head();
@@ -471,4 +507,10 @@ void checks() {
 
 }  // namespace
 
-int main(int, char** argv) { return for_each_level(argv[0], checks); }
+int main(int, char** argv) {
+  if (!std::getenv("ATTUNE_CPU") && std::system((std::string("ATTUNE_CPU=nonsense '") + argv[0] + "' >/dev/null").c_str()) != 0) {
+    std::printf("an unknown ATTUNE_CPU is not said to be unknown\n");
+    return 1;
+  }
+  return for_each_level(argv[0], checks);
+}

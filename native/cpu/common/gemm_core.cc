@@ -98,6 +98,15 @@ void tile(const void* a_, int64_t stride, const void* panel, int64_t units, cons
     }
     return;
   }
+  if (o.columns == kColumns && o.type == DType::bf16 && !o.bias && !o.add) {
+    bf16* y = static_cast<bf16*>(o.y);
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) {
+      store(y + r * o.stride, sum[r][0]);
+      store(y + r * o.stride + V::W, sum[r][1]);
+    }
+    return;
+  }
   alignas(64) float sums[R * kColumns];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
