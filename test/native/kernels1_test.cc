@@ -5,6 +5,7 @@
 #include <atomic>
 #include <limits>
 
+#include "../../native/cpu/common/gemm_core.h"
 #include "test_context.h"
 
 using namespace attune;
