@@ -1,0 +1,195 @@
+// The engine of a run: a session with the model's weights, the programs compiled for the run's capacities, and one call per
+// native step. It knows graphs and buffers; what a step means is said in sft.ts and dpo.ts.
+import type { HeadChunk, MicroBatch } from "../data/pack.ts";
+import { chunkRows } from "../data/pack.ts";
+import { openModel, weightReads } from "../io/model_folder.ts";
+import type { DType } from "../ir/types.ts";
+import { parameters, type Parameter } from "../models/config.ts";
+import { clipFactor, normProgram, updateProgram, type AdamwOptions } from "../optim/adamw.ts";
+import { compile } from "../passes/compile.ts";
+import type { Plan } from "../passes/plan.ts";
+import { encode, encodeOne, tableHash } from "../program/encode.ts";
+import { loadAddon } from "../runtime/addon.ts";
+import { Session, type LoadedProgram } from "../runtime/session.ts";
+import { microStep, scoreProgram, type LossSpec, type ModelSpec, type Sizes } from "./programs.ts";
+
+export type OpenModel = Awaited<ReturnType<typeof openModel>>;
+export type Outputs = Record<string, Float32Array>;
+
+export interface EngineOptions {
+  readonly device: "auto" | "cpu" | "null" | "cuda";
+  readonly dtype: Extract<DType, "float32" | "bfloat16">;
+  readonly threads?: number;
+}
+
+/** A model in a session: what training, scoring and generation share. */
+export interface LoadedModel {
+  readonly session: Session;
+  readonly model: OpenModel;
+  readonly parameters: readonly Parameter[];
+  readonly spec: ModelSpec;
+}
+
+/** Open a session and describe the model in it; weights are read once a program has named them. */
+export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedModel> {
+  const model = await openModel(dir);
+  const session = Session.create({ device: o.device, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
+  const list = parameters(model.config);
+  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
+  return { session, model, parameters: list, spec };
+}
+
+/** Compile a traced graph for the session's device, asking that device for scratch. */
+export function compileFor(session: Session, graph: Parameters<typeof compile>[0]): Plan {
+  const addon = loadAddon();
+  return compile(graph, (c) => addon.scratch(session.device, encodeOne(c)));
+}
+
+export async function loadProgram(session: Session, plan: Plan): Promise<LoadedProgram> {
+  return session.load(encode(plan));
+}
+
+/** Fill weights/* from the model folder. */
+export async function readWeights(m: LoadedModel, source: OpenModel = m.model): Promise<void> {
+  await m.session.readFiles(weightReads(source, m.parameters));
+}
+
+/** Master weights start as the checkpoint's own values, not as their rounded copies. */
+export async function readMasters(m: LoadedModel): Promise<void> {
+  await m.session.readFiles(weightReads(m.model, m.parameters, "optimizer/master/"));
+}
+
+/** How a micro-batch's head is cut: bounded logits, aligned to examples where an example's loss needs all its rows at once. */
+export interface HeadPlan {
+  readonly sizes: Sizes;
+  readonly keepLogits: boolean;
+  readonly align: boolean;
+}
+
+const CHUNK_BYTES = 32 << 20;
+const KEPT_LIMIT = 96 << 20;
+
+/** `rows` and `examples` are the most that any micro-batch can have; `longest` the most rows of one example. */
+export function planHead(vocab: number, tokens: number, rows: number, examples: number, longest: number, loss: LossSpec["kind"]): HeadPlan {
+  const byBytes = Math.max(64, Math.floor(CHUNK_BYTES / (4 * vocab) / 16) * 16);
+  const aligned = loss === "dpo";
+  if (aligned && longest * vocab * 4 > KEPT_LIMIT) {
+    const chunkRowsMax = Math.min(rows, byBytes);
+    return { sizes: { tokens, rows: chunkRowsMax, examples, chunks: Math.ceil(rows / chunkRowsMax) }, keepLogits: false, align: false };
+  }
+  const most = Math.max(1, Math.min(rows, Math.max(byBytes, aligned ? longest : 1)));
+  // Two neighbouring aligned chunks together hold more than `most` rows: at most 2 rows / most + 1 chunks.
+  const chunks = aligned ? Math.min(examples, Math.ceil((2 * rows) / most) + 1) : Math.ceil(rows / most);
+  return { sizes: { tokens, rows: most, examples, chunks: Math.max(1, chunks) }, keepLogits: true, align: aligned };
+}
+
+/** One micro-batch cut for its program. */
+export interface Fed {
+  readonly micro: MicroBatch;
+  readonly chunks: readonly HeadChunk[];
+}
+
+export function cutHead(micro: MicroBatch, head: HeadPlan): Fed {
+  const { rows, examples } = head.sizes;
+  return { micro, chunks: chunkRows(micro, { maxRows: rows, maxExamples: examples, align: head.align }) };
+}
+
+export const tokenInputs = (m: MicroBatch): Record<string, Int32Array> => ({ "inputs/ids": m.ids, "inputs/pos": m.pos, "inputs/end": m.end });
+
+/** The training programs of a run. */
+export class Engine {
+  readonly loaded: LoadedModel;
+  readonly head: HeadPlan;
+  readonly plans: { readonly micro: Plan; readonly norm: Plan; readonly update: Plan };
+  readonly #programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram };
+  readonly #adam: AdamwOptions;
+
+  private constructor(loaded: LoadedModel, head: HeadPlan, plans: Engine["plans"], programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
+    this.loaded = loaded;
+    this.head = head;
+    this.plans = plans;
+    this.#programs = programs;
+    this.#adam = adam;
+  }
+
+  static async create(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): Promise<Engine> {
+    const { session, spec } = loaded;
+    const plans = {
+      micro: compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits)),
+      norm: compileFor(session, normProgram(loaded.parameters)),
+      update: compileFor(session, updateProgram(loaded.parameters, spec.dtype, adam)),
+    };
+    const programs = {
+      micro: await loadProgram(session, plans.micro),
+      norm: await loadProgram(session, plans.norm),
+      update: await loadProgram(session, plans.update),
+    };
+    return new Engine(loaded, head, plans, programs, adam);
+  }
+
+  /** Forward, loss and backward of one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
+  async micro(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, signal?: AbortSignal): Promise<Outputs> {
+    const counts: Record<string, number> = { tokens: fed.micro.tokens };
+    const inputs: Record<string, Int32Array | Float32Array> = { ...tokenInputs(fed.micro), "inputs/scale": Float32Array.of(scale), ...extra };
+    const none = new Int32Array(0);
+    for (let k = 0; k < this.head.sizes.chunks; k++) {
+      const c = fed.chunks[k];
+      counts[`rows.${k}`] = c?.rows.length ?? 0;
+      inputs[`inputs/rows.${k}`] = c?.rows ?? none;
+      inputs[`inputs/targets.${k}`] = c?.targets ?? none;
+    }
+    for (const d of this.#programs.micro.dims)
+      if (d.name.startsWith("pairs.")) counts[d.name] = extra[`inputs/ref_chosen.${d.name.slice(6)}`]!.length;
+    return (await this.loaded.session.run(this.#programs.micro, { counts, inputs, ...(signal && { signal }) })) as Outputs;
+  }
+
+  /** The norm of the accumulated gradient. */
+  async gradNorm(): Promise<number> {
+    const out = await this.loaded.session.run(this.#programs.norm);
+    return Math.sqrt((out["outputs/sum_squares"] as Float32Array)[0]!);
+  }
+
+  /** One AdamW update (`t` counts from 1) from the accumulated gradient, which it zeroes. */
+  async update(t: number, lr: number, norm: number, maxGradNorm: number): Promise<void> {
+    const { beta1, beta2 } = this.#adam;
+    await this.loaded.session.run(this.#programs.update, {
+      inputs: {
+        "inputs/scale": Float32Array.of(clipFactor(norm, maxGradNorm)),
+        "inputs/lr": Float32Array.of(lr),
+        "inputs/bias1": Float32Array.of(1 - beta1 ** t),
+        "inputs/bias2": Float32Array.of(1 - beta2 ** t),
+      },
+    });
+  }
+}
+
+/** Log-probabilities of head rows, nothing kept: scoring, evaluation, the reference. */
+export class Scorer {
+  readonly #session: Session;
+  readonly #program: LoadedProgram;
+  readonly plan: Plan;
+
+  private constructor(session: Session, program: LoadedProgram, plan: Plan) {
+    this.#session = session;
+    this.#program = program;
+    this.plan = plan;
+  }
+
+  static async create(loaded: LoadedModel, sizes: { tokens: number; rows: number }): Promise<Scorer> {
+    const plan = compileFor(loaded.session, scoreProgram(loaded.spec, sizes));
+    return new Scorer(loaded.session, await loadProgram(loaded.session, plan), plan);
+  }
+
+  /** logp, hit and entropy of every head row of `micro`, in the order of its examples and branches. */
+  async score(micro: MicroBatch, signal?: AbortSignal): Promise<{ logp: Float32Array; hit: Float32Array; entropy: Float32Array }> {
+    const all = micro.examples.flatMap((e) => e.branches);
+    const rows = Int32Array.from(all.flatMap((b) => Array.from(b.rows)));
+    const targets = Int32Array.from(all.flatMap((b) => Array.from(b.targets)));
+    const out = (await this.#session.run(this.#program, {
+      counts: { tokens: micro.tokens, rows: rows.length },
+      inputs: { ...tokenInputs(micro), "inputs/rows": rows, "inputs/targets": targets },
+      ...(signal && { signal }),
+    })) as Outputs;
+    return { logp: out["outputs/logp"]!, hit: out["outputs/hit"]!, entropy: out["outputs/entropy"]! };
+  }
+}
