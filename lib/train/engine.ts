@@ -1,9 +1,9 @@
 // The engine of a run: a session with the model's weights, the programs compiled for the run's capacities, and one call per
 // native step. It knows graphs and buffers; what a step means is said in sft.ts and dpo.ts.
-import type { HeadChunk, MicroBatch } from "../data/pack.ts";
-import { chunkRows } from "../data/pack.ts";
+import { chunkRows, type MicroBatch, type RowChunk } from "../data/pack.ts";
 import { openModel, weightReads } from "../io/model_folder.ts";
 import type { DType } from "../ir/types.ts";
+import "../ops/index.ts";
 import { parameters, type Parameter } from "../models/config.ts";
 import { clipFactor, normProgram, updateProgram, type AdamwOptions } from "../optim/adamw.ts";
 import { compile } from "../passes/compile.ts";
@@ -75,18 +75,19 @@ export function planHead(vocab: number, tokens: number, rows: number, examples: 
   const aligned = loss === "dpo";
   if (aligned && longest * vocab * 4 > KEPT_LIMIT) {
     const chunkRowsMax = Math.min(rows, byBytes);
-    return { sizes: { tokens, rows: chunkRowsMax, examples, chunks: Math.ceil(rows / chunkRowsMax) }, keepLogits: false, align: false };
+    return { sizes: { tokens, rows: chunkRowsMax, examples, chunks: chunksFor(rows, chunkRowsMax) }, keepLogits: false, align: false };
   }
   const most = Math.max(1, Math.min(rows, Math.max(byBytes, aligned ? longest : 1)));
-  // Two neighbouring aligned chunks together hold more than `most` rows: at most 2 rows / most + 1 chunks.
-  const chunks = aligned ? Math.min(examples, Math.ceil((2 * rows) / most) + 1) : Math.ceil(rows / most);
-  return { sizes: { tokens, rows: most, examples, chunks: Math.max(1, chunks) }, keepLogits: true, align: aligned };
+  return { sizes: { tokens, rows: most, examples, chunks: chunksFor(rows, most) }, keepLogits: true, align: aligned };
 }
+
+/** Chunks end at borders of examples, so two neighbours together hold more than `most` rows: at most 2 rows / most + 1 of them. */
+const chunksFor = (rows: number, most: number): number => (rows <= most ? 1 : Math.ceil((2 * rows) / most) + 1);
 
 /** One micro-batch cut for its program. */
 export interface Fed {
   readonly micro: MicroBatch;
-  readonly chunks: readonly HeadChunk[];
+  readonly chunks: readonly RowChunk[];
 }
 
 export function cutHead(micro: MicroBatch, head: HeadPlan): Fed {
@@ -134,9 +135,9 @@ export class Engine {
     const none = new Int32Array(0);
     for (let k = 0; k < this.head.sizes.chunks; k++) {
       const c = fed.chunks[k];
-      counts[`rows.${k}`] = c?.rows.length ?? 0;
-      inputs[`inputs/rows.${k}`] = c?.rows ?? none;
-      inputs[`inputs/targets.${k}`] = c?.targets ?? none;
+      counts[`rows.${k}`] = c ? c.rowEnd - c.rowStart : 0;
+      inputs[`inputs/rows.${k}`] = c ? fed.micro.rows.subarray(c.rowStart, c.rowEnd) : none;
+      inputs[`inputs/targets.${k}`] = c ? fed.micro.targets.subarray(c.rowStart, c.rowEnd) : none;
     }
     for (const d of this.#programs.micro.dims)
       if (d.name.startsWith("pairs.")) counts[d.name] = extra[`inputs/ref_chosen.${d.name.slice(6)}`]!.length;
@@ -180,14 +181,16 @@ export class Scorer {
     return new Scorer(loaded.session, await loadProgram(loaded.session, plan), plan);
   }
 
+  /** Free the program; the weights stay. */
+  close(): Promise<void> {
+    return this.#session.unload(this.#program);
+  }
+
   /** logp, hit and entropy of every head row of `micro`, in the order of its examples and branches. */
   async score(micro: MicroBatch, signal?: AbortSignal): Promise<{ logp: Float32Array; hit: Float32Array; entropy: Float32Array }> {
-    const all = micro.examples.flatMap((e) => e.branches);
-    const rows = Int32Array.from(all.flatMap((b) => Array.from(b.rows)));
-    const targets = Int32Array.from(all.flatMap((b) => Array.from(b.targets)));
     const out = (await this.#session.run(this.#program, {
-      counts: { tokens: micro.tokens, rows: rows.length },
-      inputs: { ...tokenInputs(micro), "inputs/rows": rows, "inputs/targets": targets },
+      counts: { tokens: micro.tokens, rows: micro.rows.length },
+      inputs: { ...tokenInputs(micro), "inputs/rows": micro.rows, "inputs/targets": micro.targets },
       ...(signal && { signal }),
     })) as Outputs;
     return { logp: out["outputs/logp"]!, hit: out["outputs/hit"]!, entropy: out["outputs/entropy"]! };

@@ -1,0 +1,82 @@
+// Direct preference optimisation: a loss per pair from policy and reference log-probabilities (arXiv:2305.18290), TRL's metrics.
+import type { MicroBatch } from "../data/pack.ts";
+import { trainedCount, type Tree } from "../data/types.ts";
+import type { PreferenceLossType } from "../losses/preference.ts";
+import type { Fed, HeadPlan } from "./engine.ts";
+import { total, type Sums, type TaskRun } from "./task.ts";
+
+export interface DpoTaskOptions {
+  readonly beta: number;
+  readonly labelSmoothing: number;
+  readonly lossType: PreferenceLossType;
+}
+
+/** `treeOf` and `reference` answer for a row of the data set: its tree, and [chosen, rejected] log-probabilities of the reference. */
+export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, reference: (row: number) => readonly [number, number]): TaskRun {
+  const pairsOf = (fed: Fed, head: HeadPlan): MicroBatch["examples"][] =>
+    head.keepLogits
+      ? Array.from({ length: head.sizes.chunks }, (_, k) => {
+          const c = fed.chunks[k];
+          return c ? fed.micro.examples.slice(c.exampleStart, c.exampleEnd) : [];
+        })
+      : [fed.micro.examples];
+  const length = (row: number, side: number): number => trainedCount(treeOf(row).branches[side]!);
+  return {
+    loss: { kind: "dpo", ...o },
+    divisor: (trees) => trees.length,
+    headInputs(fed, head) {
+      const inputs: Record<string, Int32Array | Float32Array> = {};
+      for (let k = 0; k < head.sizes.chunks; k++) {
+        const c = fed.chunks[k];
+        const branch = c ? fed.micro.branch.subarray(c.rowStart, c.rowEnd) : new Int32Array(0);
+        const first = c && head.keepLogits ? c.exampleStart : 0;
+        inputs[`inputs/chosen.${k}`] = branch.map((b) => (b % 2 === 0 ? b / 2 - first : -1));
+        inputs[`inputs/rejected.${k}`] = branch.map((b) => (b % 2 === 1 ? (b - 1) / 2 - first : -1));
+      }
+      pairsOf(fed, head).forEach((pairs, k) => {
+        inputs[`inputs/ref_chosen.${k}`] = Float32Array.from(pairs, (e) => reference(e.row)[0]);
+        inputs[`inputs/ref_rejected.${k}`] = Float32Array.from(pairs, (e) => reference(e.row)[1]);
+        inputs[`inputs/chosen_length.${k}`] = Float32Array.from(pairs, (e) => length(e.row, 0));
+        inputs[`inputs/rejected_length.${k}`] = Float32Array.from(pairs, (e) => length(e.row, 1));
+      });
+      return inputs;
+    },
+    collect(sums, _micro, fed, out) {
+      const groups = out["outputs/loss.1"] || fed.chunks.length <= 1 ? fed.chunks : [{ exampleStart: 0, exampleEnd: fed.micro.examples.length }];
+      groups.forEach((c, k) => {
+        const pairs = fed.micro.examples.slice(c.exampleStart, c.exampleEnd);
+        sums.add("loss", total(out[`outputs/loss.${k}`]!));
+        sums.add("hits", total(out[`outputs/hits.${k}`]!));
+        sums.add("entropy", total(out[`outputs/entropy.${k}`]!));
+        pairs.forEach((e, i) => addPair(sums, o.beta, [out[`outputs/chosen.${k}`]![i]!, out[`outputs/rejected.${k}`]![i]!], reference(e.row)));
+        for (const e of pairs) {
+          sums.add("chosen_tokens", length(e.row, 0));
+          sums.add("tokens", length(e.row, 0) + length(e.row, 1));
+        }
+      });
+    },
+    metrics: (sums, pairs) => ({ loss: sums.get("loss") / pairs, ...pairMetrics(sums, pairs) }),
+  };
+}
+
+/** Add one pair's log-probabilities to the sums of the metrics. */
+export function addPair(sums: Sums, beta: number, policy: readonly [number, number], reference: readonly [number, number]): void {
+  const chosen = beta * (policy[0] - reference[0]);
+  const rejected = beta * (policy[1] - reference[1]);
+  sums.add("rewards/chosen", chosen);
+  sums.add("rewards/rejected", rejected);
+  sums.add("rewards/accuracies", chosen > rejected ? 1 : 0);
+  sums.add("rewards/margins", chosen - rejected);
+  sums.add("logps/chosen", policy[0]);
+  sums.add("logps/rejected", policy[1]);
+}
+
+const MEANS = ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"];
+export function pairMetrics(sums: Sums, pairs: number): Record<string, number> {
+  const over = (name: string, count: string): number => sums.get(name) / Math.max(1, sums.get(count));
+  return {
+    ...Object.fromEntries(MEANS.map((name) => [name, sums.get(name) / pairs])),
+    mean_token_accuracy: over("hits", "chosen_tokens"),
+    entropy: over("entropy", "tokens"),
+  };
+}
