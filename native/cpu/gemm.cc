@@ -148,9 +148,8 @@ void multiply(const Gemm& g, const Shape& s, Context& c, int64_t p0, int64_t p1,
 int64_t gemm_scratch(const Gemm& g) {
   const Shape s(g);
   const int64_t all = s.panels * s.panel_bytes();
-  const int64_t least = std::min<int64_t>(s.panels, 8) * s.panel_bytes();  // long sums into bf16 and long rows of b need this much
-  return s.ta && !s.long_sum_in_bf16 ? std::min(all, kChunkBytes + s.panels * s.core.columns * 4 * kBlock)
-                                     : std::min(all, std::max(kChunkBytes, least));
+  const int64_t least = std::min<int64_t>(s.panels, 8) * s.panel_bytes();  // what whole sums need, however long
+  return std::min(all, s.ta && !s.long_sum_in_bf16 ? kChunkBytes : std::max(kChunkBytes, least));
 }
 
 void gemm(const Gemm& g, Context& c) {

@@ -129,6 +129,13 @@ class Buffer {
   size_t offset_ = 0;
 };
 
+// |got - want| within a rounding of the dtype, and `slack` fp32 roundings of `mass`: the sum of |terms|.
+inline bool near(double got, double want, DType t, double mass, double slack = 1) {
+  if (std::isnan(want) || std::isinf(want)) return std::isnan(want) ? std::isnan(got) : got == want;
+  const double eps = t == DType::bf16 ? 0x1p-8 : 0x1p-23;
+  return std::fabs(got - want) <= slack * (eps * std::fabs(want) + 0x1p-23 * mass) + 1e-37;
+}
+
 // Scratch starts full of NaN bits, so that a kernel which reads what it did not write is seen.
 class TestContext final : public Context {
  public:
