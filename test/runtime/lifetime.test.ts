@@ -53,7 +53,7 @@ describe("a signal", () => {
   });
   it("stops a run that waits its turn, and no other", async () => {
     const s = session();
-    const [a, b] = [await s.load(endless), await s.load(long(192, 1))];
+    const [a, b] = [await s.load(endless), await s.load(long(384, 1))];
     const [stopA, stopB] = [new AbortController(), new AbortController()];
     const first = s.run(a, { signal: stopA.signal }).catch((e: unknown) => e);
     const second = s.run(b, { signal: stopB.signal }).catch((e: unknown) => e);
@@ -98,37 +98,42 @@ describe("closing", () => {
   it("straight after opening is fine", async () => {
     for (let i = 0; i < 50; i++) await Session.create({ device: "cpu", threads: 3 }).close();
   });
-  it("gives the memory back, two hundred times over", async () => {
+  it("gives the memory back, two hundred times over", () => {
     const t = f32(1 << 19); // 2 MiB each, and scratch for two threads
-    const bytes = assemble({
+    const program = assemble({
       buffers: { "outputs/y": t, "weights/w": t },
       code: ["outputs/y", "weights/w"].map((b) => ["fill", [b], [1]] as const),
     });
-    const rss: number[] = [];
-    for (let i = 0; i < 200; i++) {
-      await using s = Session.create({ device: "cpu", threads: 2 });
-      await s.run(await s.load(bytes));
-      rss.push(process.memoryUsage().rss);
-    }
-    expect(rss[199]! / rss[49]!).toBeLessThan(1.05);
+    const script = `
+      const rss = [];
+      for (let i = 0; i < 200; i++) {
+        const s = Session.create({ device: "cpu", threads: 2 });
+        await s.run(await s.load(bytes));
+        await s.close();
+        gc();
+        rss.push(process.memoryUsage().rss);
+      }
+      console.log(rss[199] / rss[49]);
+      await session.close();`;
+    const { status, out } = child(script, program, ["--expose-gc"]);
+    expect(status).toBe(0);
+    expect(Number(out)).toBeGreaterThan(0.5);
+    expect(Number(out)).toBeLessThan(1.05);
   });
 });
 
 describe("the event loop", () => {
   it("turns while a program runs", async () => {
     const s = session();
-    const p = await s.load(looping);
+    const p = await s.load(endless);
     const delay = monitorEventLoopDelay({ resolution: 1 });
     await sleep(20);
     delay.enable();
-    const began = performance.now();
-    await s.run(p);
-    const took = performance.now() - began;
+    await expect(s.run(p, { signal: AbortSignal.timeout(500) })).rejects.toMatchObject({ name: "TimeoutError" });
     delay.disable();
-    expect(took).toBeGreaterThan(100);
-    // The gap alone, not this machine's other work: most turns must come within a few milliseconds of their time.
+    // This machine's other work may hold up a turn now and then; a blocked loop would hold up all of them.
     expect(delay.percentile(90) / 1e6).toBeLessThan(25);
-    expect(delay.count).toBeGreaterThan(took / 25);
+    expect(delay.count).toBeGreaterThan(20);
   });
 });
 
