@@ -3,7 +3,7 @@
 
 import { z } from "zod";
 import { ConfigError } from "../errors.ts";
-import { commonShape, dpoExtra, sftExtra } from "./config_fields.ts";
+import { dpoExtra, runShape, sftExtra, trainingShape } from "./config_fields.ts";
 import { parseShape } from "./config_parse.ts";
 import type { Source } from "./config_parse.ts";
 import { camel, snake } from "./config_schema.ts";
@@ -11,8 +11,8 @@ import type { CamelKeys, Task } from "./config_schema.ts";
 
 export type { Task } from "./config_schema.ts";
 
-export const sftShape = { ...commonShape("sft", 2e-5), ...sftExtra };
-export const dpoShape = { ...commonShape("dpo", 1e-6), ...dpoExtra };
+export const sftShape = { ...runShape("sft"), ...sftExtra, ...trainingShape(2e-5) };
+export const dpoShape = { ...runShape("dpo"), ...dpoExtra, ...trainingShape(1e-6) };
 
 /** The files that `attune sft` and `attune dpo` read. */
 export const sftSchema = z.strictObject(sftShape);

@@ -24,8 +24,8 @@ const bytes = z.union([z.number().positive(), text]).transform((value, ctx) => {
   return parsed ?? 0;
 });
 
-/** Keys that SFT and DPO share, in the order in which help shows them. `lr` is the task's default learning rate. */
-export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
+/** What is trained on what: the keys that both tasks have first. */
+export function runShape<T extends "sft" | "dpo">(task: T) {
   return {
     task: field(z.literal(task).default(task as never), {
       group: RUN,
@@ -55,7 +55,12 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
       neutral: true,
       description: "Go on from the newest complete checkpoint of output_dir, or from the start where there is none.",
     }),
+  };
+}
 
+/** The further keys of both tasks, in the order in which help shows them. `lr` is the task's default learning rate. */
+export function trainingShape(lr: number) {
+  return {
     learning_rate: field(z.number().min(0).default(lr), { group: LENGTH, description: "Peak learning rate." }),
     lr_scheduler_type: field(z.enum(["linear", "cosine", "constant", "constant_with_warmup"]).default("linear"), {
       group: LENGTH,
@@ -241,6 +246,7 @@ export function commonShape<T extends "sft" | "dpo">(task: T, lr: number) {
 
 /** Keys of SFT alone. */
 export const sftExtra = {
+  dataset_text_field: field(text.default("text"), { group: RUN, description: "Column of rows that are plain texts." }),
   assistant_only_loss: field(z.boolean().default(false), {
     group: LOSS,
     description: "Conversations: train only on what the assistant says.",
@@ -270,7 +276,7 @@ export const dpoExtra = {
           .length(1)
           .transform((list) => list[0]!),
       ])
-      .default("sigmoid"),
+      .prefault("sigmoid"),
     {
       group: LOSS,
       must: "one of sigmoid, ipo, hinge",

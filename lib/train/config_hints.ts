@@ -66,7 +66,6 @@ export const TRL_KEYS: Readonly<Record<string, string>> = {
   truncation_mode: "leave it out: rows longer than max_length are cut at the end (keep_start)",
   max_prompt_length: "write max_length: it limits prompt and completion together",
   precompute_ref_batch_size: "leave it out: tokens_per_batch decides",
-  dataset_text_field: 'leave it out: the text column is called "text"',
   dataset_num_proc: "leave it out: rows are prepared in a worker",
   disable_dropout: "leave it out: there is no dropout",
   reference_free: "leave it out: it is not offered",

@@ -40,7 +40,7 @@ export function parseShape<S extends Shape>(shape: S, raw: Readonly<Record<strin
       if (value !== undefined) input[name] = value;
     } else {
       const said = source.spelling === "camel" ? key : label(key);
-      problems.push(`${said}: ${unknownKey(name, Object.keys(shape).map(spell), source)}`);
+      problems.push(`${said}: ${unknownKey(name, Object.keys(shape).map(spell), "key", source.elsewhere)}`);
     }
   }
   const result = z.strictObject(shape).safeParse(input);
@@ -57,13 +57,18 @@ export function parseShape<S extends Shape>(shape: S, raw: Readonly<Record<strin
   return result.data as z.output<z.ZodObject<S>>;
 }
 
-function unknownKey(name: string, known: readonly string[], source: Source): string {
-  const elsewhere = source.elsewhere?.(name) ?? (Object.hasOwn(TRL_KEYS, name) ? TRL_KEYS[name] : undefined);
-  if (elsewhere !== undefined) return `no such key (${elsewhere})`;
+/** What is said of a key that does not exist: what to write instead, where that is known. */
+export function unknownKey(
+  name: string,
+  known: readonly string[],
+  noun: "key" | "flag",
+  elsewhere?: (key: string) => string | undefined,
+): string {
+  const answer = elsewhere?.(name) ?? (Object.hasOwn(TRL_KEYS, name) ? TRL_KEYS[name] : undefined);
+  if (answer !== undefined) return `no such ${noun} (${answer})`;
   const meant = closest(name, known);
-  return meant === undefined
-    ? "no such key (`attune <command> --help` lists them)"
-    : `no such key (did you mean ${meant}?)`;
+  const mend = meant === undefined ? "see --help" : `did you mean ${noun === "flag" ? "--" : ""}${meant}?`;
+  return `no such ${noun} (${mend})`;
 }
 
 function complaint(schema: z.ZodType, value: unknown): string {

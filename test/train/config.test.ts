@@ -162,7 +162,7 @@ describe("unknown keys", () => {
     expect(problems(() => sft({ learningRate: 1 }))).toEqual([
       "learningRate: no such key (did you mean learning_rate?)",
     ]);
-    expect(problems(() => sft({ qqqqqq: 1 }))[0]).toBe("qqqqqq: no such key (`attune <command> --help` lists them)");
+    expect(problems(() => sft({ qqqqqq: 1 }))[0]).toBe("qqqqqq: no such key (see --help)");
   });
 
   it("of the other task say so", () => {

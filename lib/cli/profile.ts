@@ -1,0 +1,40 @@
+// `attune profile`: every kernel of a run's step beside its limit.
+
+import { z } from "zod";
+import { parseShape } from "../train/config_parse.ts";
+import { field } from "../train/config_schema.ts";
+import type { Command } from "./command.ts";
+import { library } from "./library.ts";
+import { anyTaskShape, RUN_ARGUMENT, runOf } from "./run_file.ts";
+import { formatRecord } from "./tables.ts";
+
+const own = {
+  steps: field(z.int().min(1).default(5), {
+    group: "Profile",
+    description: "Optimiser steps to measure, after one that warms up.",
+  }),
+};
+
+export const command: Command = {
+  summary: "Measure every kernel of a run's step beside the machine's limit",
+  examples: ["attune profile run.yaml", "attune profile run.yaml --steps 3 --json"],
+  shape: { ...own, ...anyTaskShape },
+  argument: RUN_ARGUMENT,
+  async run(call, io) {
+    const { steps, ...flags } = call.flags;
+    const options = parseShape(own, steps === undefined ? {} : { steps }, {
+      spelling: "snake",
+      label: (key) => `--${key}`,
+    });
+    const { task, config } = await runOf({ ...call, flags }, io);
+    const { profileRun } = await library("profile");
+    const profile = await profileRun(task, config, options, {
+      signal: io.signal,
+      onStage: (stage) => io.progress.update(stage),
+      log: (message) => io.note(message),
+    });
+    io.progress.close();
+    if (io.json) io.value(profile);
+    else io.text(formatRecord(profile));
+  },
+};
