@@ -15,7 +15,10 @@ function mulHigh(a: number, b: number): number {
 }
 
 /** Philox4x32 with ten rounds: four 32-bit numbers of a counter (4 words) and a key (2 words). */
-export function philox(counter: readonly [number, number, number, number], key: readonly [number, number]): [number, number, number, number] {
+export function philox(
+  counter: readonly [number, number, number, number],
+  key: readonly [number, number],
+): [number, number, number, number] {
   let [c0, c1, c2, c3] = counter;
   let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
@@ -31,7 +34,10 @@ export function philox(counter: readonly [number, number, number, number], key: 
 }
 
 /** The order in which epoch `epoch` takes `n` examples; with `shuffle: false` their own order. Uniform up to a bias below n / 2^53. */
-export function epochOrder(n: number, options: { readonly seed: number; readonly epoch: number; readonly shuffle: boolean }): Int32Array {
+export function epochOrder(
+  n: number,
+  options: { readonly seed: number; readonly epoch: number; readonly shuffle: boolean },
+): Int32Array {
   const order = Int32Array.from({ length: n }, (_, i) => i);
   if (!options.shuffle) return order;
   const key = [options.seed >>> 0, Math.floor(options.seed / 2 ** 32) >>> 0] as const;

@@ -82,11 +82,17 @@ export function planStep(trees: readonly Tree[], options: PackOptions): number[]
   for (const i of bySize) {
     const [size, head] = [sizes[i]!, rows[i]!];
     if (size > tokensPerBatch)
-      throw new DataError(`row ${trees[i]!.row}: an example must fit in tokens_per_batch (${tokensPerBatch}), got ${size} tokens (set tokens_per_batch to ${size} or more, or max_length lower)`);
-    if (head > rowsPerBatch) throw new DataError(`row ${trees[i]!.row}: an example must have at most ${rowsPerBatch} tokens with a loss in a micro-batch, got ${head}`);
+      throw new DataError(
+        `row ${trees[i]!.row}: an example must fit in tokens_per_batch (${tokensPerBatch}), got ${size} tokens (set tokens_per_batch to ${size} or more, or max_length lower)`,
+      );
+    if (head > rowsPerBatch)
+      throw new DataError(
+        `row ${trees[i]!.row}: an example must have at most ${rowsPerBatch} tokens with a loss in a micro-batch, got ${head}`,
+      );
     let best: Bin | null = null;
     for (const bin of bins) {
-      const fits = bin.tokens + size <= tokensPerBatch && bin.rows + head <= rowsPerBatch && bin.members.length < examplesPerBatch;
+      const fits =
+        bin.tokens + size <= tokensPerBatch && bin.rows + head <= rowsPerBatch && bin.members.length < examplesPerBatch;
       if (fits && (best === null || bin.tokens > best.tokens)) best = bin;
     }
     if (best === null) bins.push((best = { members: [], tokens: 0, rows: 0 }));
@@ -155,9 +161,13 @@ export interface RowChunk {
  * Cuts the head rows of a micro-batch into chunks of at most `maxRows` rows and `maxExamples` examples, at borders of examples. With `align: false` an
  * example with more rows than `maxRows` is cut into chunks of its own (for losses that are sums over tokens), else it is a DataError.
  */
-export function chunkRows(micro: MicroBatch, options: { readonly maxRows: number; readonly maxExamples: number; readonly align?: boolean }): RowChunk[] {
+export function chunkRows(
+  micro: MicroBatch,
+  options: { readonly maxRows: number; readonly maxExamples: number; readonly align?: boolean },
+): RowChunk[] {
   const { maxRows, maxExamples, align = true } = options;
-  if (!(maxRows >= 1 && maxExamples >= 1)) throw new ConfigError(`chunks: must hold at least one row and one example, got ${maxRows} and ${maxExamples}`);
+  if (!(maxRows >= 1 && maxExamples >= 1))
+    throw new ConfigError(`chunks: must hold at least one row and one example, got ${maxRows} and ${maxExamples}`);
   const chunks: RowChunk[] = [];
   let open: { rowStart: number; exampleStart: number } | null = null;
   const close = (rowEnd: number, exampleEnd: number): void => {
@@ -171,7 +181,10 @@ export function chunkRows(micro: MicroBatch, options: { readonly maxRows: number
       open ??= { rowStart: e.rowStart, exampleStart: i };
       return;
     }
-    if (align) throw new DataError(`row ${e.row}: an example must have at most ${maxRows} tokens with a loss, got ${rows} (the head needs chunks of ${rows} rows, or max_length lower)`);
+    if (align)
+      throw new DataError(
+        `row ${e.row}: an example must have at most ${maxRows} tokens with a loss, got ${rows} (the head needs chunks of ${rows} rows, or max_length lower)`,
+      );
     for (let r = e.rowStart; r < e.rowEnd; r += maxRows)
       chunks.push({ rowStart: r, rowEnd: Math.min(r + maxRows, e.rowEnd), exampleStart: i, exampleEnd: i + 1 });
   });

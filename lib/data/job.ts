@@ -1,0 +1,116 @@
+// One job of the data worker: read, encode, count; hand over trees and report.
+
+import { createHash } from "node:crypto";
+import { statSync } from "node:fs";
+import { DataError } from "../errors.ts";
+import type { EncodedRow } from "./encode.ts";
+import { inspectRecord } from "./inspect.ts";
+import type { FromWorker } from "./messages.ts";
+import { checkVocab, encodeAll, fileSource, invalidRow, load } from "./pipeline.ts";
+import type { DataOptions, Loaded, Source } from "./pipeline.ts";
+import { tally } from "./report.ts";
+import type { DataReport, TokenName } from "./report.ts";
+import type { Row } from "./rows.ts";
+import { TreeTableBuilder } from "./tree_table.ts";
+import { treeTokens, trainedCount } from "./types.ts";
+
+export interface Job {
+  readonly mode: "prepare" | "inspect";
+  /** The file, or null: rows are pushed. */
+  readonly path: string | null;
+  readonly options: DataOptions;
+  /** Folder of the cache; null: none. */
+  readonly cache: string | null;
+}
+
+export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
+
+/** Shared with the owner's watchdog: Int32 [0] the row whose template runs or -1; Float64 at byte 8 when it began. */
+export const WATCH_BYTES = 16;
+
+export async function runJob(job: Job, pushed: Source | null, watch: SharedArrayBuffer, post: Post): Promise<void> {
+  const { options } = job;
+  const source = pushed ?? fileSource(job.path!);
+  const loaded = await load(options);
+  const report = startReport(loaded, options);
+  const builder = new TreeTableBuilder(options.task === "dpo" ? 2 : 1);
+  const watcher = { row: new Int32Array(watch, 0, 1), since: new Float64Array(watch, 8, 1) };
+  const onRow = (row: number): void => {
+    watcher.since[0] = Date.now();
+    Atomics.store(watcher.row, 0, row);
+  };
+  let bytes = 0;
+  const totalBytes = job.path === null ? 0 : sizeOf(job.path);
+  const onBytes = (chunk: Uint8Array): void => void (bytes += chunk.length);
+  for await (const { rows, encoded } of encodeAll(source, loaded.encoder, onRow, onBytes)) {
+    if (job.mode === "inspect") post({ type: "records", records: encoded.map(inspectRecord) });
+    encoded.forEach((e, i) => {
+      count(report, e);
+      if (job.mode === "inspect") return;
+      if (take(e, rows[i]!, source, options)) {
+        if (options.vocabSize !== null) checkVocab(e, source, rows[i]!, options.vocabSize);
+        builder.add(e.tree);
+      }
+    });
+    post({ type: "progress", rows: report.rows, bytes, totalBytes });
+  }
+  if (job.mode === "prepare" && report.kept === 0) throw nothingLeft(source, report);
+  if (job.mode === "inspect") return post({ type: "done", arrays: null, report, hash: "", cached: false });
+  const arrays = builder.finish();
+  const hash = createHash("sha256").update(new Uint8Array(arrays.buffer)).digest("hex");
+  post({ type: "done", arrays, report, hash, cached: false }, [arrays.buffer]);
+}
+
+function sizeOf(path: string): number {
+  try {
+    return statSync(path).size;
+  } catch {
+    return 0;
+  }
+}
+
+/** Whether a row is trained on. Errors: DataError for an invalid one unless they are dropped. */
+function take(e: EncodedRow, row: Row, source: Source, options: DataOptions): boolean {
+  if (e.invalid !== null && (e.fatal || options.invalidRows === "error"))
+    throw invalidRow(source, row, e.invalid, e.fatal ? "" : undefined);
+  return e.dropped === null;
+}
+
+function nothingLeft(source: Source, report: DataReport): DataError {
+  const reasons = Object.entries(report.dropped).map(([reason, t]) => `${t.count} ${reason}`);
+  const got = report.rows === 0 ? "an empty one" : `${report.rows} rows, all dropped: ${reasons.join(", ")}`;
+  return new DataError(`${source.name}: a data set must have at least one row to train on, got ${got}`);
+}
+
+function startReport({ tokenizer, ends }: Loaded, options: DataOptions): DataReport {
+  const name = (id: number | null): TokenName | null =>
+    id === null ? null : { id, text: tokenizer.idToToken(id) ?? "" };
+  return {
+    rows: 0,
+    kept: 0,
+    dropped: {},
+    warnings: {},
+    tokens: 0,
+    trainedTokens: 0,
+    longest: 0,
+    longestKept: 0,
+    conversational: false,
+    bos: name(ends.bos),
+    eos: name(ends.eos),
+    stop: name(ends.stop),
+    chatTemplateDate: options.chatTemplateDate,
+  };
+}
+
+function count(report: DataReport, e: EncodedRow): void {
+  report.rows++;
+  for (const w of e.warnings) tally(report.warnings, w, e.row);
+  if (e.dropped !== null) return tally(report.dropped, e.dropped, e.row);
+  report.kept++;
+  report.conversational ||= e.conversational;
+  report.tokens += treeTokens(e.tree);
+  report.trainedTokens += e.tree.branches.reduce((n, b) => n + trainedCount(b), 0);
+  report.longest = Math.max(report.longest, e.fullLength);
+  for (const b of e.tree.branches)
+    report.longestKept = Math.max(report.longestKept, e.tree.trunk.length + b.ids.length);
+}
