@@ -89,6 +89,7 @@ export function mustOf(schema: z.ZodType): string {
 function words(json: Json): string {
   const any = json["anyOf"] as Json[] | undefined;
   if (any) return any.map(words).join(" or ");
+  if (Array.isArray(json["type"])) return json["type"].map((type) => words({ ...json, type })).join(" or ");
   if (json["enum"]) return oneOf(json["enum"] as string[]);
   if ("const" in json) return String(json["const"]);
   switch (json["type"]) {
