@@ -106,9 +106,10 @@ function assign(g: Graph, blind: Node | undefined): { of: Map<Value, Storage>; s
       const p: Value | undefined = source(u);
       u = p && (last.get(p) === at.get(u.node) || u.node.def.view) ? p : undefined;
     }
-    const fresh = (last.get(buf) ?? -1) < at.get(v.node)!;
+    const written = throughViews(v);
+    const fresh = (last.get(buf) ?? -1) < at.get(written.at(-1)!.node!)!;
     if (u === buf) for (const c of chain) of.set(c, target);
-    else if (fresh) of.set(v, target);
+    else if (fresh && written.every((c) => !of.has(c))) for (const c of written) of.set(c, target);
     else throw new Error(`store ${name}: the old content is read after ${v.node.def.name} writes the new one`);
   }
 
@@ -134,6 +135,13 @@ function assign(g: Graph, blind: Node | undefined): { of: Map<Value, Storage>; s
     }
   });
   return { of, storages };
+}
+
+/** A value and what it views, down to the one that a kernel writes. */
+function throughViews(v: Value): Value[] {
+  const chain = [v];
+  for (let n = v.node; n?.def.view; n = chain.at(-1)!.node) chain.push(n.inputs[n.def.view]!);
+  return chain;
 }
 
 /** Index of the last node that touches each value, a view's uses counted for what it views. */

@@ -76,26 +76,25 @@ function feed(micro: MicroBatch, s: Sizes, loss: LossSpec, scale: number, align:
   return { counts, inputs };
 }
 
-type Result = { loss: number; grads: Map<string, Float64Array> };
+type Result = { loss: number; hits: number; entropy: number; grads: Map<string, Float64Array> };
 function collect(out: ReadonlyMap<string, Float64Array>, loss: LossSpec, scale: number): Result {
-  let total = 0;
-  for (const [k, v] of out) if (k.startsWith("outputs/loss.")) total += v.reduce((a, b) => a + b, 0) * (loss.kind === "sft" ? 1 : scale);
-  return { loss: total, grads: new Map([...out].filter(([k]) => k.startsWith("grads/"))) };
+  const sum = (name: string): number => [...out].reduce((s, [k, v]) => s + (k.startsWith(`outputs/${name}.`) ? v.reduce((a, b) => a + b, 0) : 0), 0);
+  return { loss: sum("loss") * (loss.kind === "sft" ? 1 : scale), hits: sum("hits"), entropy: sum("entropy"), grads: new Map([...out].filter(([k]) => k.startsWith("grads/"))) };
 }
 
 /** Interpret the lowered step over micro-batches, gradients carried from one to the next. */
 function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, w = weights(config)): Result {
   const g = lower(microStep(spec(config), s, loss, keep));
   const state = new Map([...g.buffers].filter(([k]) => k.startsWith("grads/")).map(([k, v]) => [k, new Float64Array(size(v.type))]));
-  let total = 0;
+  const total = { loss: 0, hits: 0, entropy: 0 };
   for (const micro of batches) {
     const f = feed(micro, s, loss, scale, keep && loss.kind !== "sft");
     const given = new Map([...w, ...state, ...Object.entries(f.inputs).map(([k, a]) => [k, Float64Array.from(a)] as const)]);
     const r = collect(interpret(g, given, { counts: f.counts, checkSaved: true }), loss, scale);
-    total += r.loss;
+    addTo(total, r);
     for (const [k, v] of r.grads) state.set(k, v);
   }
-  return { loss: total, grads: state };
+  return { ...total, grads: state };
 }
 
 async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, threads = 2): Promise<Result> {
@@ -104,24 +103,29 @@ async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batch
     const plan = compileFor(session, microStep(spec(config), s, loss, keep));
     const program = await session.load(encode(plan));
     for (const [k, v] of weights(config)) await session.write(k, Float32Array.from(v));
-    let total = 0;
+    const total = { loss: 0, hits: 0, entropy: 0 };
     for (const micro of batches) {
       const f = feed(micro, s, loss, scale, keep && loss.kind !== "sft");
       const out = await session.run(program, f);
-      total += collect(new Map(Object.entries(out).map(([k, v]) => [k, Float64Array.from(v)])), loss, scale).loss;
+      addTo(total, collect(new Map(Object.entries(out).map(([k, v]) => [k, Float64Array.from(v)])), loss, scale));
     }
     const grads = new Map<string, Float64Array>();
     for (const b of session.buffers()) if (b.name.startsWith("grads/")) grads.set(b.name, Float64Array.from(await session.read(b.name)));
-    return { loss: total, grads };
+    return { ...total, grads };
   } finally {
     await session.close();
   }
 }
 
+const scalars = ["loss", "hits", "entropy"] as const;
+function addTo(total: Record<(typeof scalars)[number], number>, r: Result): void {
+  for (const k of scalars) total[k] += r[k];
+}
 const relative = (a: Float64Array, b: Float64Array): number =>
   Math.sqrt(a.reduce((s, x, i) => s + (x - b[i]!) ** 2, 0) / (b.reduce((s, x) => s + x * x, 0) || 1));
 function expectSame(a: Result, b: Result, lossTolerance: number, gradTolerance: number): void {
-  expect(Math.abs(a.loss - b.loss) / Math.abs(b.loss)).toBeLessThanOrEqual(lossTolerance);
+  for (const k of scalars) expect(Math.abs(a[k] - b[k]), k).toBeLessThanOrEqual(lossTolerance * Math.abs(b[k]));
+  expect(b.entropy).toBeGreaterThan(0);
   expect([...a.grads.keys()].sort()).toEqual([...b.grads.keys()].sort());
   for (const [k, v] of a.grads) expect(relative(v, b.grads.get(k)!), k).toBeLessThanOrEqual(gradTolerance);
 }
