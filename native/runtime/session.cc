@@ -40,7 +40,8 @@ bool starts_with(const std::string& s, const char* prefix) { return s.rfind(pref
 
 class Session::RunContext final : public Context {
  public:
-  RunContext(Session& session, const Instruction& code) : session_(session), code_(code) {}
+  RunContext(Session& session, const Loaded& program, const Instruction& code)
+      : session_(session), program_(program), code_(code) {}
   Pool& pool() override { return *session_.pool_; }
   void* scratch() override { return code_.scratch_bytes > 0 ? session_.arena_.data() + code_.scratch_offset : nullptr; }
   void* thread_scratch(int thread) override {
@@ -51,11 +52,16 @@ class Session::RunContext final : public Context {
     const auto it = session_.weights_.find(data);
     if (it == session_.weights_.end()) return nullptr;
     BufferState& b = *it->second;
+    const Slot* seen = nullptr;
+    for (const Slot& s : code_.slots) {
+      if (s.space >= Slot::kBuffers && s.offset == 0 && program_.spaces[s.space - Slot::kBuffers] == &b) seen = &s;
+    }
+    if (seen == nullptr) return nullptr;
     Derived* place = nullptr;
     for (Derived& d : b.derived) {
-      if (d.form == form) place = &d;
+      if (d.form == form && d.type.same(seen->type)) place = &d;
     }
-    if (place == nullptr) place = &b.derived.emplace_back(Derived{form, {}, 0});
+    if (place == nullptr) place = &b.derived.emplace_back(Derived{form, seen->type, {}, 0});
     if (!place->memory || place->memory.bytes() != bytes) {
       session_.derived_bytes_ -= place->memory.bytes();
       place->memory = Memory();
@@ -71,6 +77,7 @@ class Session::RunContext final : public Context {
 
  private:
   Session& session_;
+  const Loaded& program_;
   const Instruction& code_;
 };
 
@@ -217,7 +224,7 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
     if (code.scratch_bytes > 0) allow(arena_.data() + code.scratch_offset, code.scratch_bytes);
     alignas(64) uint8_t args[kMaxArgs];
     fill_args(code, tensors, args);
-    RunContext context(*this, code);
+    RunContext context(*this, p, code);
     device_->kernels[code.opcode](args, context);
   }
   const OpInfo& op = kOps[code.opcode];

@@ -17,6 +17,7 @@ namespace attune {
 // A copy of a weight in another layout, kept until the weight is written.
 struct Derived {
   int form = 0;
+  Type type;  // how the instruction saw the weight: two views of it are two copies
   Memory memory;
   uint64_t version = 0;  // of the buffer when the copy was made
 };

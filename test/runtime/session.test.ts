@@ -166,6 +166,31 @@ describe("buffers", () => {
     expect(await run()).toBe(48);
     await s.zero("weights/w");
     expect(await run()).toBe(0);
+    expect(s.derivedBytes).toBeGreaterThan(0); // gemm keeps a packed copy: that is what must not go stale
+  });
+  it("seen through two types are two things", async () => {
+    const s = session();
+    const part = { space: { buffer: "weights/w" }, offset: 0, type: f32(15, 16) };
+    const p = await s.load(
+      assemble({
+        buffers: { "inputs/x": f32(1, 16), "weights/w": f32(16, 16), "outputs/y": f32(1, 16), "outputs/z": f32(1, 15) },
+        code: [
+          ["gemm", ["inputs/x", "weights/w", undefined, undefined, "outputs/y"], [0, 1]],
+          ["gemm", ["inputs/x", part, undefined, undefined, "outputs/z"], [0, 1]],
+          ["gemm", ["inputs/x", "weights/w", undefined, undefined, "outputs/y"], [0, 0]],
+        ],
+      }),
+    );
+    const x = Float32Array.from({ length: 16 }, (_, i) => i % 3);
+    const w = Float32Array.from({ length: 256 }, (_, i) => i % 7);
+    await s.write("weights/w", w);
+    const dot = (n: number, at: (k: number) => number): number[] =>
+      Array.from({ length: n }, (_, j) => x.reduce((sum, v, k) => sum + v * w[at(k) + (at(1) > 1 ? j : 16 * j)]!, 0));
+    for (let times = 0; times < 2; times++) {
+      const y = await s.run(p, { inputs: { "inputs/x": x } });
+      expect([...y["outputs/z"]!]).toEqual(dot(15, (k) => k));
+      expect([...y["outputs/y"]!]).toEqual(dot(16, (k) => 16 * k));
+    }
   });
   it("that the system has no room for are refused as memory, and the session goes on", async () => {
     const s = session();
