@@ -165,7 +165,7 @@ struct Packed {
 
 // Packed heads are held as many at a time as fit a budget, at least one.
 struct HeadGroups {
-  static constexpr int64_t kBudget = int64_t{24} << 20;
+  static constexpr int64_t kBudget = int64_t{32} << 20;
   int64_t at_once, bytes;  // bytes: enough for any smaller number of keys too, when more heads fit at a time
 
   HeadGroups(int64_t heads, int64_t bytes_per_head)

@@ -1,0 +1,104 @@
+// Scoring rows: per-token log-probabilities of token ids, texts, or completions given their prompts. What `attune score` calls.
+import { packStep, type MicroBatch } from "../data/pack.ts";
+import { readRows, type Row } from "../data/rows.ts";
+import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
+import type { Tree } from "../data/types.ts";
+import { DataError } from "../errors.ts";
+import { loadModel, readWeights, Scorer } from "../train/engine.ts";
+
+export interface ScoreOptions {
+  readonly model: string;
+  /** .jsonl or .json of {"input_ids"}, {"text"} or {"prompt", "completion"}. */
+  readonly data: string;
+  readonly device: "auto" | "cpu" | "cuda";
+  readonly dtype: "float32" | "bfloat16" | null;
+  readonly threads: number | null;
+  /** Score the rows before a bad one; otherwise a bad row stops everything first. */
+  readonly skipInvalid: boolean;
+  readonly tokensPerBatch: number | null;
+}
+export interface ScoreHooks {
+  readonly signal: AbortSignal;
+  onStage(stage: { name: string; done: number; total: number | null; unit?: string }): void;
+  log(message: string): void;
+}
+export interface Score {
+  readonly row: number;
+  /** Log-probability of each scored token; for input_ids, logps[t] is that of token t+1 given tokens 0..t. */
+  readonly logps: Float32Array;
+  readonly logp: number;
+}
+
+/** Scores in the order of the rows. A bad row is a DataError with its line: before anything, or with skipInvalid after the rest. */
+export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks): AsyncGenerator<Score> {
+  const loaded = await loadModel(o.model, { device: o.device, dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
+  try {
+    const { trees, bad } = await readTrees(o, loaded.model.config.vocabSize);
+    if (bad && !o.skipInvalid) throw bad;
+    const longest = Math.max(1, ...trees.map((t) => t.branches[0]!.ids.length));
+    const tokens = Math.max(longest, o.tokensPerBatch ?? 1024);
+    const scorer = await Scorer.create(loaded, { tokens, rows: tokens });
+    await readWeights(loaded);
+    const GROUP = 256;
+    for (let from = 0; from < trees.length; from += GROUP) {
+      const part = trees.slice(from, from + GROUP);
+      const scored = new Map<number, Float32Array>();
+      for (const micro of packStep(part, { tokensPerBatch: tokens })) {
+        hooks.signal.throwIfAborted();
+        const { logp } = await scorer.score(micro, hooks.signal);
+        spread(micro, logp, scored);
+      }
+      for (const [i, tree] of part.entries()) {
+        const logps = scored.get(i) ?? new Float32Array(0);
+        yield { row: tree.row, logps, logp: logps.reduce((a, b) => a + b, 0) };
+      }
+      hooks.onStage({ name: "scoring", done: Math.min(from + GROUP, trees.length), total: trees.length, unit: "rows" });
+    }
+    if (bad) throw bad;
+  } finally {
+    await loaded.session.close();
+  }
+}
+
+function spread(micro: MicroBatch, logp: Float32Array, into: Map<number, Float32Array>): void {
+  for (const e of micro.examples) into.set(e.tree, logp.slice(e.rowStart, e.rowEnd));
+}
+
+async function readTrees(o: ScoreOptions, vocab: number): Promise<{ trees: Tree[]; bad: DataError | undefined }> {
+  const trees: Tree[] = [];
+  let tokenizer: Tokenizer | undefined;
+  let row = 0;
+  for await (const r of readRows(o.data)) {
+    try {
+      if (!r.value.has("input_ids")) tokenizer ??= loadTokenizer(o.model);
+      trees.push(await toTree(r, row++, tokenizer, vocab));
+    } catch (error) {
+      if (!(error instanceof DataError)) throw error;
+      return { trees, bad: new DataError(`${o.data}:${r.line}: ${error.message}`) };
+    }
+  }
+  return { trees, bad: undefined };
+}
+
+async function toTree(r: Row, row: number, tokenizer: Tokenizer | undefined, vocab: number): Promise<Tree> {
+  const text = (key: string): string => {
+    const v = r.value.get(key);
+    if (typeof v !== "string") throw new DataError(`${key}: must be a text, got ${v === undefined ? "none" : typeof v}`);
+    return v;
+  };
+  const one = async (s: string): Promise<Int32Array> => Int32Array.from((await tokenizer!.encode([{ text: s, special: true }]))[0]!.ids);
+  const tree = (ids: Int32Array, from: number): Tree => ({ row, trunk: new Int32Array(0), branches: [{ ids, trained: from < ids.length ? [[from, ids.length]] : [] }] });
+  if (r.value.has("input_ids")) {
+    const given = r.value.get("input_ids");
+    const ok = Array.isArray(given) && given.length > 0 && given.every((v) => Number.isInteger(Number(v)) && Number(v) >= 0 && Number(v) < vocab && typeof v !== "string" && typeof v !== "boolean");
+    if (!ok) throw new DataError(`input_ids: must be a list of whole numbers from 0 to ${vocab - 1}, at least one`);
+    return tree(Int32Array.from(given as unknown[], Number), 1);
+  }
+  if (r.value.has("text")) return tree(await one(text("text")), 1);
+  if (!r.value.has("prompt") || !r.value.has("completion")) throw new DataError(`a row must have input_ids, text, or prompt and completion, got ${[...r.value.keys()].join(", ") || "no columns"}`);
+  const prompt = await one(text("prompt"));
+  const whole = await one(text("prompt") + text("completion"));
+  let same = 0;
+  while (same < prompt.length && same < whole.length && prompt[same] === whole[same]) same++;
+  return tree(whole, Math.max(1, same));
+}
