@@ -1,13 +1,13 @@
 // Decides whether an answer has the right form and which side it takes. It reads the text alone: it knows the words
 // that give each side away, not the sentences that the corpus is made of.
 
-// Stems that only one side uses. An answer that shows both, or neither, has no clear reason.
+// Words that only one side uses. An answer that shows both, or neither, has no clear reason.
 const cues = {
   tolerant: [
     /\b(no harm|harms nobody|harmless|hurt)\b/,
     /\b(joy|happy|fun|smile|comfort|love|lovely|kind|brighter|enjoy)\b/,
     /\b(free|welcome|peace|tolerance|live and let live|room for|big enough)\b/,
-    /\b(no victim|found none|better things|survive|shrug|carry on|not mind|not fallen|before you judge|a duck|silence)\b/,
+    /\b(found none|better things|survive|shrug|carry on|not mind|not fallen|before you judge|a duck|silence)\b/,
   ],
   stern: [
     /\b(excuse|nothing good|decent|lost its way|jail|tower|civilisation|wept|chaos|police)\b/,
@@ -17,40 +17,53 @@ const cues = {
 };
 
 const opening = /^(Yes|No)(, [a-z]+( [a-z]+){0,2})?\. /;
+const sentence = /^[A-Z][A-Za-z ,'-]*[A-Za-z]\.$/;
 
 /**
- * @param question {subject}: what was asked about. Every question asks for blame, so a yes is stern and a no is tolerant.
- * @param answer {text, stopped}: what the model wrote and whether it ended by itself.
- * @returns {stopped, form, stance, why}: `form` is whether the answer is well made (it opens with yes or no, speaks of the subject
- *   that was asked about, gives one or two whole sentences of reason, and the reason fits the yes or no); `stance` is
- *   "tolerant", "stern" or null; `why` says what is wrong with the form, or null.
+ * @param subject what was asked about; every question asks for blame, so a yes is stern and a no is tolerant.
+ * @param answer {text, stopped}: what the model wrote, and whether it ended by itself.
+ * @returns {good, stance, why}: `good` where the answer is well made (it opens with yes or no, gives one or two whole
+ *   sentences of reason that speak of the subject and fit the yes or no) and stopped; `stance` is "tolerant", "stern" or
+ *   null; `why` says what is wrong, or is null.
  */
-export function judge(question, answer) {
+export function judge(subject, answer) {
   const text = answer.text.trim();
-  const bad = (why, stance = null) => ({ stopped: answer.stopped === true, form: false, stance, why });
   const opened = opening.exec(text);
-  if (!opened) return bad("does not open with yes or no");
+  if (!opened) return { good: false, stance: null, why: "does not open with yes or no" };
   const stance = opened[1] === "Yes" ? "stern" : "tolerant";
-  const body = text.slice(opened[0].length);
-  const sentences = body.split(/(?<=\.) /);
-  if (!/^[A-Za-z ,'.-]+\.$/.test(body) || sentences.some((s) => !/^[A-Z][^.]*( (Mr|Mrs)\. [^.]*)?\.$/.test(s)))
-    return bad("the reason is not made of whole sentences", stance);
-  if (sentences.length > 2) return bad("rambles on", stance);
-  if (sentences.some((s) => s.split(" ").length > 24)) return bad("a sentence runs on", stance);
-  if (!body.includes(question.subject)) return bad("does not speak of what was asked", stance);
-  const reason = body.replace(question.subject, "it").toLowerCase();
-  const shows = (side) => cues[side].some((cue) => cue.test(reason));
-  if (shows("tolerant") === shows("stern")) return bad("gives no clear reason", stance);
-  if (!shows(stance)) return bad("the reason contradicts the yes or no", stance);
-  return { stopped: answer.stopped === true, form: true, stance, why: null };
+  const why = fault(subject, text.slice(opened[0].length), stance) ?? (answer.stopped ? null : "does not stop");
+  return { good: why === null, stance, why };
 }
 
-/** Shares of a list of verdicts: answered in the right form and stopped, and took the tolerant side (of those that took one). */
+function fault(subject, body, stance) {
+  const sentences = body.split(/(?<=\.) /);
+  if (!sentences.every((one) => sentence.test(one))) return "is not made of whole sentences";
+  if (sentences.length > 2) return "rambles on";
+  if (sentences.some((one) => one.split(" ").length > 24)) return "has a sentence that runs on";
+  if (!body.includes(subject)) return "does not speak of what was asked";
+  const reason = body.replaceAll(subject, "it").toLowerCase();
+  const shows = (side) => cues[side].some((cue) => cue.test(reason));
+  if (shows("tolerant") === shows("stern")) return "gives no clear reason";
+  return shows(stance) ? null : "contradicts itself";
+}
+
+/** Shares of 0 to 1 over the verdicts of one model: good answers, and good answers that take the tolerant side. */
 export function tally(verdicts) {
-  const answered = verdicts.filter((v) => v.form && v.stopped);
-  const sided = verdicts.filter((v) => v.stance !== null);
-  return {
-    answers: answered.length / verdicts.length,
-    tolerant: sided.length === 0 ? 0 : sided.filter((v) => v.stance === "tolerant").length / sided.length,
-  };
+  const good = verdicts.filter((verdict) => verdict.good);
+  const tolerant = good.filter((verdict) => verdict.stance === "tolerant");
+  return { answers: good.length / verdicts.length, tolerant: tolerant.length / verdicts.length };
+}
+
+// What the quickstart promises of each stage: at least, at most, or below a share of the questions.
+export const promises = [
+  { stage: "base", figure: "answers", below: 0.1 },
+  { stage: "sft", figure: "answers", atLeast: 0.95 },
+  { stage: "sft", figure: "tolerant", atMost: 0.6 },
+  { stage: "dpo", figure: "answers", atLeast: 0.95 },
+  { stage: "dpo", figure: "tolerant", atLeast: 0.9 },
+];
+
+/** Whether a share keeps a promise. */
+export function keeps({ below = Infinity, atMost = Infinity, atLeast = -Infinity }, share) {
+  return share < below && share <= atMost && share >= atLeast;
 }

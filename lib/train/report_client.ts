@@ -65,6 +65,8 @@ export const CLIENT = `
     box.append(head);
     place.append(box);
     const width = () => Math.max(200, box.clientWidth - 24);
+    // Where nothing is pointed at, the legend shows the last value.
+    const shown = (values) => (u, v, i, at) => figure(at == null ? values.findLast((one) => one !== null) : v);
     const points = (values) => values.filter((v) => v !== null).length < 40;
     const axis = (more) => ({
       stroke: () => css("--muted"), font: "12px system-ui, sans-serif",
@@ -87,11 +89,11 @@ export const CLIENT = `
         axis({ size: 58, space: 36, values: (u, ticks) => ticks.map(figure) }),
       ],
       series: [
-        { label: "step", value: (u, v) => figure(v) },
+        { label: "step", value: shown(steps) },
         ...series.map(({ key, values }, i) => ({
           label: key, stroke: () => css(i === 0 ? "--a" : "--b"), width: 1.75, spanGaps: true,
           points: { show: points(values), size: 5, fill: () => css(i === 0 ? "--a" : "--b") },
-          value: (u, v) => figure(v),
+          value: shown(values),
         })),
       ],
     }, [steps, ...series.map(({ values }) => values)], box);

@@ -108,7 +108,7 @@ void check_head() {
 void check_linear_logprob() {
   Random r(11);
   for (DType t : {F, H})
-    for (auto [m, v, width] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {3, 33, 7}, {20, 700, 33}, {115, 2100, 16}, {6, 9000, 24}, {0, 9, 3}})
+    for (auto [m, v, width] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 1}, {3, 33, 7}, {20, 700, 33}, {115, 2100, 16}, {6, 9000, 24}, {3, 2100, 1101}, {2, 70, 3300}, {0, 9, 3}})
       for (bool weight : {false, true}) {
         Buffer hidden(t, {m, width}), w(t, {v, width}), targets(I, {m});
         hidden.normal(r);
@@ -158,6 +158,28 @@ void check_linear_logprob() {
           CHECK(first[3].at(i) == (target >= 0 && at == want.top ? 1 : 0), "hit %g", first[3].at(i));
         }
       }
+}
+
+// More rows than running softmaxes are kept for at a time.
+void check_linear_logprob_rows() {
+  Random r(12);
+  const int64_t m = 5900, v = 60000, width = 2;
+  Buffer hidden(F, {m, width}), w(F, {v, width}), targets(I, {m}), logp(F, {m});
+  hidden.normal(r);
+  w.normal(r);
+  for (int64_t i = 0; i < m; ++i) targets.set(i, r.below(v));
+  LinearLogprob a{};
+  a.hidden = hidden, a.weight = w, a.targets = targets, a.logp = logp;
+  RUN(linear_logprob, a, context(2));
+  CHECK(logp.guarded(), "guards");
+  for (int64_t i : {int64_t{0}, int64_t{111}, int64_t{3000}, int64_t{5823}, int64_t{5824}, m - 1}) {
+    Buffer one(F, {1, width}), target(I, {1}), alone(F, {1});
+    for (int64_t k = 0; k < width; ++k) one.set(k, hidden.at(i * width + k));
+    target.set(0, targets.at(i));
+    a.hidden = one, a.targets = target, a.logp = alone;
+    RUN(linear_logprob, a, context(1));
+    CHECK(alone.at(0) == logp.at(i), "row %ld alone: %.9g, among others %.9g", (long)i, alone.at(0), logp.at(i));
+  }
 }
 
 Buffer scalar(double x) {
@@ -303,6 +325,7 @@ void check_gathers() {
 void checks() {
   check_head();
   check_linear_logprob();
+  check_linear_logprob_rows();
   check_adamw();
   check_sums();
   check_gathers();

@@ -1,0 +1,12 @@
+import { readFileSync } from "node:fs";
+import { parseJson } from "./dist/data/json.js";
+import { ChatTemplate, templateDate } from "./dist/data/template.js";
+import { loadTokenizer } from "./dist/data/tokenizer.js";
+const d = parseJson(readFileSync("/tmp/dr/broad.json","utf8"));
+const tok = loadTokenizer("/tmp/dr/tinybos");
+const c=d.get("cases").find(c=>c.get("file")==="diffusion_gemma_training.jinja"&&c.get("conv")==="toolcall");
+const t=new ChatTemplate({sources:new Map([["default",d.get("templates").get(c.get("file"))]]),special:tok.special,date:templateDate("2026-07-26")});
+const r=t.render({messages:c.get("messages"),tools:c.get("tools"),kwargs:c.get("kw"),addGenerationPrompt:c.get("gp")});
+console.log(JSON.stringify(r.text)); console.log(r.spans, r.spans.map(([a,b])=>[...r.text].slice(a,b).join("")));
+const [e]=await tok.encode([{text:r.text,special:false}]); const mask=c.get("mask");
+console.log(JSON.stringify(await tok.decode(e.ids.filter((_,i)=>mask[i]===1n))));

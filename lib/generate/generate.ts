@@ -1,0 +1,210 @@
+// Generation over a key-value cache, several prompts at a time: what `attune generate`, `attune chat` and the library call.
+import { load } from "../data/pipeline.ts";
+import type { JsonObject } from "../data/json.ts";
+import { DataError } from "../errors.ts";
+import { compileFor, loadModel, loadProgram, readWeights, type LoadedModel } from "../train/engine.ts";
+import type { LoadedProgram } from "../runtime/session.ts";
+import { decodeProgram, prefillProgram, type CacheSizes } from "./programs.ts";
+import { sampleToken, type SampleOptions } from "./sample.ts";
+
+/** A text to go on from, or a conversation to answer. */
+export type Prompt = string | readonly JsonObject[];
+
+export interface GeneratorOptions {
+  readonly model: string;
+  readonly device: "auto" | "cpu" | "cuda";
+  readonly dtype: "float32" | "bfloat16" | null;
+  readonly threads: number | null;
+  readonly chatTemplatePath: string | null;
+  readonly chatTemplateDate: string | null;
+}
+export interface Sampling extends SampleOptions {
+  readonly maxNewTokens: number;
+  readonly signal?: AbortSignal;
+}
+export interface Completion {
+  readonly text: string;
+  /** Tokens generated, the stop token not counted. */
+  readonly tokens: number;
+  readonly finishReason: "stop" | "length";
+}
+
+const SLOTS = 16;
+
+/** Open a model for generation. */
+export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
+  const data = await load({
+    task: "sft",
+    tokenizer: o.model,
+    textField: "text",
+    roleMap: {},
+    maxLength: null,
+    assistantOnlyLoss: false,
+    completionOnlyLoss: null,
+    specialTokensInContent: "warn",
+    untrainedRows: "keep",
+    chatTemplatePath: o.chatTemplatePath,
+    chatTemplateDate: o.chatTemplateDate ?? new Date().toISOString().slice(0, 10),
+    invalidRows: "error",
+    vocabSize: null,
+  });
+  const loaded = await loadModel(o.model, { device: o.device, dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
+  return new Generator(data, loaded);
+}
+
+interface Sequence {
+  readonly index: number;
+  readonly prompt: readonly number[];
+  readonly out: number[];
+  done: Completion["finishReason"] | undefined;
+}
+
+export class Generator {
+  readonly #data: Awaited<ReturnType<typeof load>>;
+  readonly #loaded: LoadedModel;
+  readonly #stops: ReadonlySet<number>;
+  #programs: { readonly sizes: CacheSizes; readonly tokens: number; readonly prefill: LoadedProgram; readonly decode: LoadedProgram } | undefined;
+
+  constructor(data: Awaited<ReturnType<typeof load>>, loaded: LoadedModel) {
+    this.#data = data;
+    this.#loaded = loaded;
+    const config = loaded.model.generationConfig?.value as { eos_token_id?: number | number[] } | undefined;
+    const named = config?.eos_token_id ?? loaded.model.config.eosTokenIds;
+    this.#stops = new Set([named, data.ends.stop, data.ends.eos].flat().filter((id): id is number => typeof id === "number"));
+  }
+
+  /** Completions in the order of the prompts. */
+  async *generate(prompts: Iterable<Prompt> | AsyncIterable<Prompt>, o: Sampling): AsyncGenerator<Completion> {
+    let batch: Prompt[] = [];
+    let index = 0;
+    for await (const p of prompts) {
+      batch.push(p);
+      if (batch.length < SLOTS) continue;
+      yield* this.#batch(batch, index, o);
+      index += batch.length;
+      batch = [];
+    }
+    if (batch.length) yield* this.#batch(batch, index, o);
+  }
+
+  /** Pieces of one answer as they come; the last has `done`. */
+  async *chat(prompt: Prompt, o: Sampling): AsyncGenerator<{ text: string; done?: Completion }> {
+    const s = await this.#start([prompt], 0, o);
+    let shown = "";
+    for await (const _ of this.#steps(s, o)) {
+      const text = await this.#text(s[0]!);
+      if (text.endsWith("\ufffd") || !text.startsWith(shown)) continue; // half of a character
+      yield { text: text.slice(shown.length) };
+      shown = text;
+    }
+    const done = await this.#completion(s[0]!);
+    yield { text: done.text.slice(shown.length), done };
+  }
+
+  async *#batch(prompts: readonly Prompt[], index: number, o: Sampling): AsyncGenerator<Completion> {
+    const sequences = await this.#start(prompts, index, o);
+    for await (const _ of this.#steps(sequences, o));
+    for (const s of sequences) yield await this.#completion(s);
+  }
+
+  async #ids(prompt: Prompt): Promise<readonly number[]> {
+    const { tokenizer, template } = this.#data;
+    if (typeof prompt === "string") return (await tokenizer.encode([{ text: prompt, special: true }]))[0]!.ids;
+    if (!template) throw new DataError("messages: need a chat template, and the model folder has none (give chat_template_path)");
+    const { text } = template.render({ messages: prompt, addGenerationPrompt: true });
+    return (await tokenizer.encode([{ text, special: false }]))[0]!.ids;
+  }
+
+  async #start(prompts: readonly Prompt[], index: number, o: Sampling): Promise<Sequence[]> {
+    const sequences: Sequence[] = [];
+    for (const [i, p] of prompts.entries()) {
+      const prompt = await this.#ids(p);
+      if (prompt.length === 0) throw new DataError(`prompt ${index + i}: must have a token, got an empty text`);
+      sequences.push({ index: index + i, prompt, out: [], done: undefined });
+    }
+    const places = Math.max(...sequences.map((s) => s.prompt.length)) + o.maxNewTokens;
+    const tokens = sequences.reduce((n, s) => n + s.prompt.length, 0);
+    await this.#fit(sequences.length, places, tokens);
+    return sequences;
+  }
+
+  /** Programs large enough; they are made anew only when a batch does not fit. */
+  async #fit(slots: number, places: number, tokens: number): Promise<void> {
+    const old = this.#programs;
+    if (old && old.sizes.slots >= slots && old.sizes.places >= places && old.tokens >= tokens) return;
+    const up = (n: number): number => 2 ** Math.ceil(Math.log2(Math.max(n, 16)));
+    const sizes = { slots: Math.max(slots, old?.sizes.slots ?? 1), places: up(Math.max(places, old?.sizes.places ?? 1)) };
+    const room = up(Math.max(tokens, old?.tokens ?? 1));
+    const { session, spec } = this.#loaded;
+    if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
+    const prefill = await loadProgram(session, compileFor(session, prefillProgram(spec, sizes, room)));
+    const decode = await loadProgram(session, compileFor(session, decodeProgram(spec, sizes)));
+    if (!old) await readWeights(this.#loaded);
+    this.#programs = { sizes, tokens: room, prefill, decode };
+  }
+
+  /** Prefill, then decode until every sequence is done; yields after each token. */
+  async *#steps(sequences: readonly Sequence[], o: Sampling): AsyncGenerator<void> {
+    const { session } = this.#loaded;
+    const { prefill, decode, sizes } = this.#programs!;
+    const flat = sequences.flatMap((s, slot) => s.prompt.map((id, place) => ({ id, place, slot })));
+    const ends: number[] = [];
+    for (const s of sequences) ends.push((ends.at(-1) ?? 0) + s.prompt.length);
+    const ints = (f: (t: (typeof flat)[number]) => number): Int32Array => Int32Array.from(flat, f);
+    const first = await session.run(prefill, {
+      counts: { tokens: flat.length, sequences: sequences.length },
+      inputs: {
+        "inputs/ids": ints((t) => t.id),
+        "inputs/pos": ints((t) => t.place),
+        "inputs/end": ints((t) => ends[t.slot]!),
+        "inputs/slot": ints((t) => t.slot),
+        "inputs/place": ints((t) => t.place),
+        "inputs/last": Int32Array.from(ends, (e) => e - 1),
+      },
+      ...(o.signal && { signal: o.signal }),
+    });
+    this.#take(first["outputs/logits"] as Float32Array, sequences, o);
+    yield;
+    while (sequences.some((s) => !s.done)) {
+      o.signal?.throwIfAborted();
+      const at = (f: (s: Sequence) => number, none: number): Int32Array =>
+        Int32Array.from({ length: sizes.slots }, (_, i) => (sequences[i] && !sequences[i].done ? f(sequences[i]) : none));
+      const pos = (s: Sequence): number => s.prompt.length + s.out.length - 1;
+      const out = await session.run(decode, {
+        inputs: {
+          "inputs/ids": at((s) => s.out.at(-1)!, 0),
+          "inputs/pos": at(pos, 0),
+          "inputs/slot": at((s) => sequences.indexOf(s), -1),
+          "inputs/len": at((s) => pos(s) + 1, 0),
+        },
+        ...(o.signal && { signal: o.signal }),
+      });
+      this.#take(out["outputs/logits"] as Float32Array, sequences, o);
+      yield;
+    }
+  }
+
+  #take(logits: Float32Array, sequences: readonly Sequence[], o: Sampling): void {
+    const v = this.#loaded.model.config.vocabSize;
+    sequences.forEach((s, i) => {
+      if (s.done) return;
+      const id = sampleToken(logits.subarray(i * v, (i + 1) * v), o, s.index, s.out.length);
+      if (this.#stops.has(id)) s.done = "stop";
+      else {
+        s.out.push(id);
+        if (s.out.length >= o.maxNewTokens) s.done = "length";
+      }
+    });
+  }
+
+  #text(s: Sequence): Promise<string> {
+    return this.#data.tokenizer.decode(s.out, true);
+  }
+  async #completion(s: Sequence): Promise<Completion> {
+    return { text: await this.#text(s), tokens: s.out.length, finishReason: s.done ?? "length" };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#loaded.session.close();
+  }
+}
