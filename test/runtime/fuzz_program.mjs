@@ -63,7 +63,7 @@ function damage(seed, other) {
   let out = seed.slice();
   for (let k = 1 + random(6); k > 0; k--) {
     const at = random(out.length);
-    const way = random(6);
+    const way = random(8) > 0 ? random(3) : 3 + random(3); // mostly small changes
     if (way === 0) out[at] ^= 1 << random(8);
     else if (way === 1) out[at] = random(256);
     else if (way === 2 && out.length >= 4)
