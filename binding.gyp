@@ -3,7 +3,7 @@
   "target_defaults": {
     "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
     "cflags!": ["-fno-omit-frame-pointer"],
-    "cflags": ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast"],
+    "cflags": ["-O3", "-Wall", "-Wextra", "-Wno-psabi", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=fast"],
     "cflags_cc": ["-std=c++20", "-fvisibility-inlines-hidden"],
     "xcode_settings": {
       "CLANG_CXX_LANGUAGE_STANDARD": "c++20",

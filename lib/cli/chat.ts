@@ -2,11 +2,11 @@
 
 import { createInterface } from "node:readline";
 import type { JsonObject } from "../data/json.ts";
+import type { Completion, Generator, Sampling } from "../generate/generate.ts";
 import { parseShape } from "../train/config_parse.ts";
 import type { Command, Io } from "./command.ts";
 import { message } from "./generate.ts";
 import { library } from "./library.ts";
-import type { Completion, Generator, Sampling } from "./library.ts";
 import { chatShape } from "./shapes.ts";
 import { printable } from "./text.ts";
 
@@ -19,18 +19,15 @@ export const command: Command = {
   async run(call, io) {
     const flags = call.argument === undefined ? call.flags : { model: call.argument, ...call.flags };
     const options = parseShape(chatShape, flags, { spelling: "snake", label: (key) => `--${key}` });
-    const { openGenerator } = await library("generate");
-    await using generator = await openGenerator(
-      {
-        model: options.model,
-        device: options.device,
-        dtype: options.dtype,
-        threads: options.threads,
-        chatTemplatePath: options.chat_template_path,
-        chatTemplateDate: options.chat_template_date,
-      },
-      { signal: io.signal, onStage: io.progress.update, log: io.note },
-    );
+    const { openGenerator } = await library.generate();
+    await using generator = await openGenerator({
+      model: options.model,
+      device: options.device,
+      dtype: options.dtype,
+      threads: options.threads,
+      chatTemplatePath: options.chat_template_path,
+      chatTemplateDate: options.chat_template_date,
+    });
     io.progress.close();
     const sampling = {
       maxNewTokens: options.max_new_tokens,

@@ -5,11 +5,11 @@ import { fromJs } from "../data/json.ts";
 import type { Json, JsonObject } from "../data/json.ts";
 import { readRows } from "../data/rows.ts";
 import { DataError } from "../errors.ts";
+import type { Prompt } from "../generate/generate.ts";
 import { parseShape } from "../train/config_parse.ts";
 import { refuse } from "./flags.ts";
 import type { Command } from "./command.ts";
 import { library } from "./library.ts";
-import type { Prompt } from "./library.ts";
 import { generateShape } from "./shapes.ts";
 import { printable } from "./text.ts";
 
@@ -30,19 +30,15 @@ export const command: Command = {
     const inputs: Prompt[] = [...options.prompt];
     if (options.data !== null) inputs.push(...(await readPrompts(options.data)));
     const prompts = inputs.map((prompt) => asked(prompt, options.chat, options.system));
-    const { openGenerator } = await library("generate");
-    const hooks = { signal: io.signal, onStage: io.progress.update, log: io.note };
-    await using generator = await openGenerator(
-      {
-        model: options.model,
-        device: options.device,
-        dtype: options.dtype,
-        threads: options.threads,
-        chatTemplatePath: options.chat_template_path,
-        chatTemplateDate: options.chat_template_date,
-      },
-      hooks,
-    );
+    const { openGenerator } = await library.generate();
+    await using generator = await openGenerator({
+      model: options.model,
+      device: options.device,
+      dtype: options.dtype,
+      threads: options.threads,
+      chatTemplatePath: options.chat_template_path,
+      chatTemplateDate: options.chat_template_date,
+    });
     const completions = generator.generate(prompts, {
       maxNewTokens: options.max_new_tokens,
       temperature: options.temperature,

@@ -8,7 +8,7 @@ import { refuse } from "./flags.ts";
 import type { Command } from "./command.ts";
 import { initShape } from "./shapes.ts";
 import { formatNumber, printable } from "./text.ts";
-import { version } from "./version.ts";
+import { version } from "../version.ts";
 
 export const command: Command = {
   summary: "Make a model with random weights from a config and a tokenizer",

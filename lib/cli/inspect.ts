@@ -2,11 +2,11 @@
 
 import { createHash } from "node:crypto";
 import { z } from "zod";
+import type { Inspected, InspectedTokens } from "../train/inspect_run.ts";
 import { parseShape } from "../train/config_parse.ts";
 import { field } from "../train/config_schema.ts";
 import type { Command } from "./command.ts";
 import { library } from "./library.ts";
-import type { Inspected, InspectedTokens } from "./library.ts";
 import { anyTaskShape, RUN_ARGUMENT, runOf } from "./run_file.ts";
 import { formatRecord } from "./tables.ts";
 import { printable } from "./text.ts";
@@ -36,29 +36,20 @@ export const command: Command = {
     });
     const limit = options.rows ?? (io.json ? Infinity : 20);
     const { task, config } = await runOf({ ...call, flags }, io);
-    const { inspectRun } = await library("inspect");
+    const { inspectRun } = await library.inspect();
     const hooks = { signal: io.signal, onStage: io.progress.update, log: io.note };
     const figures = new Figures();
     let shown = 0;
-    for await (const row of inspectRun(task, config, hooks)) {
+    for await (const row of inspectRun(task, config, { ...hooks, decode: !io.json })) {
       figures.add(row);
       if (shown++ >= limit) continue;
-      if (io.json) io.value(withoutPieces(row));
+      if (io.json) io.value(row);
       else io.text(forEyes(row, process.stdout.isTTY === true));
     }
     io.progress.close();
     if (!io.json) io.text(formatRecord(figures.summary()));
   },
 };
-
-function withoutPieces(row: Inspected): unknown {
-  const bare = (tokens: InspectedTokens) => ({ input_ids: Array.from(tokens.input_ids), trained: tokens.trained });
-  const { pieces: _, input_ids, trained, chosen, rejected, ...rest } = row;
-  const own = input_ids && trained ? bare({ input_ids, trained }) : {};
-  const { row: index, trunk, ...words } = rest;
-  const branches = { ...(chosen && { chosen: bare(chosen) }), ...(rejected && { rejected: bare(rejected) }) };
-  return { row: index, ...(trunk !== undefined && { trunk }), ...own, ...branches, ...words };
-}
 
 /** A row as text: trained tokens in green on a terminal, in brackets elsewhere. */
 export function forEyes(row: Inspected, colour: boolean): string {
@@ -67,7 +58,7 @@ export function forEyes(row: Inspected, colour: boolean): string {
     if (!tokens) return;
     const trained = tokens.trained.reduce((n, [a, b]) => n + b - a, 0);
     lines.push(`  ${name}${tokens.input_ids.length} tokens, ${trained} trained`);
-    if (tokens.pieces) lines.push(`    ${marked(tokens.pieces, tokens.trained, colour)}`);
+    if (tokens.segments) lines.push(`    ${marked(tokens.segments, colour)}`);
   };
   if (row.input_ids && row.trained) show("", row as InspectedTokens);
   if (row.trunk !== undefined) lines.push(`  shared prompt: ${row.trunk} tokens`);
@@ -77,18 +68,12 @@ export function forEyes(row: Inspected, colour: boolean): string {
   return `${lines.join("\n")}\n`;
 }
 
-function marked(pieces: readonly string[], trained: readonly (readonly [number, number])[], colour: boolean): string {
+function marked(segments: NonNullable<InspectedTokens["segments"]>, colour: boolean): string {
   const [on, off] = colour ? ["\x1b[32m", "\x1b[0m"] : ["[[", "]]"];
-  const starts = new Set(trained.map(([a]) => a));
-  const ends = new Set(trained.map(([, b]) => b));
-  let out = "";
-  pieces.forEach((piece, i) => {
-    if (ends.has(i)) out += off;
-    if (starts.has(i)) out += on;
-    out += printable(piece, true);
-  });
-  if (ends.has(pieces.length)) out += off;
-  return out.replaceAll("\n", "\n    ");
+  const texts = segments.map(({ text, trained }) =>
+    trained ? on + printable(text, true) + off : printable(text, true),
+  );
+  return texts.join("").replaceAll("\n", "\n    ");
 }
 
 /** Counts over all rows, for the lines at the end. */

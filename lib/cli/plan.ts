@@ -12,7 +12,7 @@ export const command: Command = {
   argument: RUN_ARGUMENT,
   async run(call, io) {
     const { task, config } = await runOf(call, io);
-    const { planRun } = await library("plan");
+    const { planRun } = await library.plan();
     const plan = await planRun(task, config, {
       signal: io.signal,
       onStage: (stage) => io.progress.update(stage),

@@ -27,7 +27,7 @@ export const command: Command = {
       label: (key) => `--${key}`,
     });
     const { task, config } = await runOf({ ...call, flags }, io);
-    const { profileRun } = await library("profile");
+    const { profileRun } = await library.profile();
     const profile = await profileRun(task, config, options, {
       signal: io.signal,
       onStage: (stage) => io.progress.update(stage),

@@ -9,7 +9,7 @@ import { errorLines, EXIT, exitCodeOf } from "./exit.ts";
 import { normaliseFlags, optionsOf, refuse } from "./flags.ts";
 import { flush, openIo, watchStdout } from "./io.ts";
 import { watchSignals } from "./signals.ts";
-import { version } from "./version.ts";
+import { version } from "../version.ts";
 
 /** Runs a command line (without node and the script) and returns its exit code. Never throws. */
 export async function runProgram(argv: readonly string[]): Promise<number> {

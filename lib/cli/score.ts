@@ -15,7 +15,7 @@ export const command: Command = {
   async run(call, io) {
     const flags = call.argument === undefined ? call.flags : { model: call.argument, ...call.flags };
     const options = parseShape(scoreShape, flags, { spelling: "snake", label: (key) => `--${key}` });
-    const { scoreRows } = await library("score");
+    const { scoreRows } = await library.score();
     const rows = scoreRows(
       {
         model: options.model,

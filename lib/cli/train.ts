@@ -11,7 +11,7 @@ import { formatNumber, printable } from "./text.ts";
 
 export async function train(task: Task, call: Call, io: Io): Promise<void> {
   const { config } = await runOf(call, io, task);
-  const { runTraining } = await library("run");
+  const { runTraining } = await library.run();
   const summary = await runTraining(task, config, {
     signal: io.signal,
     onStage: (stage) => io.progress.update(stage),

@@ -304,15 +304,24 @@ function clip(spans: readonly Span[], from: number, to: number): Span[] {
 /** Characters -> tokens as transformers does it: from the token that holds the first character to the one that holds the last. Sorted, merged. */
 function tokenSpans(encoded: Encoded, spans: readonly (readonly [number, number])[], length: number): Span[] {
   const out: [number, number][] = [];
+  const add = (first: number, last: number): void => {
+    const previous = out.at(-1);
+    if (previous && first <= previous[1]) previous[1] = Math.max(previous[1], last + 1);
+    else out.push([first, Math.min(last + 1, length)]);
+  };
   for (const [from, to] of [...spans].sort(([a], [b]) => a - b)) {
+    if (from === to) {
+      // An empty block inside one token: transformers takes that token in, and masks are held to transformers'.
+      const inside = from > 0 ? encoded.tokenAt(from) : null;
+      if (inside !== null && inside === encoded.tokenAt(from - 1)) add(inside, inside);
+      continue;
+    }
     let first: number | null = null;
     let last: number | null = null;
     for (let c = from; c < to && first === null; c++) first = encoded.tokenAt(c);
     for (let c = to - 1; c >= from && last === null; c--) last = encoded.tokenAt(c);
     if (first === null || last === null) continue;
-    const previous = out.at(-1);
-    if (previous && first <= previous[1]) previous[1] = Math.max(previous[1], last + 1);
-    else out.push([first, Math.min(last + 1, length)]);
+    add(first, last);
   }
   return out;
 }

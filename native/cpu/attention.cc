@@ -12,6 +12,7 @@
 
 #define ATTUNE_FILE "../attention.cc"
 #include "common/foreach_isa.h"
+#include "rows.inl"
 #include "attention_part.inl"
 
 namespace attune::cpu::ISA {

@@ -13,6 +13,7 @@
 
 #define ATTUNE_FILE "../attention_backward.cc"
 #include "common/foreach_isa.h"
+#include "rows.inl"
 #include "attention_part.inl"
 
 namespace attune::cpu::ISA {

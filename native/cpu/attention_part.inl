@@ -1,37 +1,8 @@
 // What the passes of attention share: places in scratch, the mask summed up by panels of keys, and packed panels of K and V;
-// after common/foreach_isa.h. A panel is as many neighbouring keys as the micro-kernel's tile has columns.
+// after rows.inl. A panel is as many neighbouring keys as the micro-kernel's tile has columns.
 
 namespace attune::cpu::ISA {
 namespace {
-
-// Hands out 64-byte aligned places from a block; with a null block it only counts.
-struct Places {
-  char* base;
-  int64_t used = 0;
-  template <class T> T* take(int64_t count) {
-    T* p = base ? reinterpret_cast<T*>(base + used) : nullptr;
-    used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
-    return p;
-  }
-};
-
-// A row length in fp32, no power of two: an odd number of cache lines, so that a tile's rows do not share a set.
-ATTUNE_INLINE int64_t padded(int64_t n) { return ((n + 15) / 16 | 1) * 16; }
-
-ATTUNE_INLINE float highest_lane(V v) {  // no NaN among them
-#if ATTUNE_LEVEL >= 2
-  return _mm512_reduce_max_ps(v.v);
-#else
-  return highest(v);
-#endif
-}
-ATTUNE_INLINE float sum_lanes(V v) {
-#if ATTUNE_LEVEL >= 2
-  return _mm512_reduce_add_ps(v.v);
-#else
-  return sum(v);
-#endif
-}
 
 // j <= i < end[j], and pos[i] - pos[j] < window: by key, and by panel what is enough to skip it or to leave the mask out.
 // Everything is a small whole number, exact in fp32.

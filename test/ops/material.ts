@@ -65,7 +65,7 @@ export function withBackward(c: Case, wrt: (name: string) => boolean): { graph: 
 }
 
 function backwardCases(c: Case, index: number): Case[] {
-  if (!c.def.grad) return [];
+  if (!allOps().some((d) => d.backwardOf === c.def)) return [];
   const { graph, given } = withBackward(c, () => true);
   const nodes = graph.nodes.filter((n: Node) => n.def.backwardOf === c.def);
   return nodes.map((n) => {

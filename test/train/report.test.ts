@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
@@ -159,7 +159,6 @@ describe("report.html", () => {
   it("that cannot be written is a WriteError", async () => {
     await expect(writeReport("/no/such/folder")).rejects.toThrow(WriteError);
     const dir = await mkdtemp(join(tmpdir(), "attune-report-"));
-    await chmod(dir, 0o700);
     await expect(writeReport(join(dir, "missing"))).rejects.toThrow(/report\.html.*must be writable/);
   });
 

@@ -15,6 +15,7 @@ import {
   TemplateError,
   Tuple,
   Undefined,
+  given,
   iterate,
   listOf,
   numeric,
@@ -147,8 +148,7 @@ class Run {
         return truth(this.#value(select.test, inner));
       });
     if (items.length === 0) return this.#block(node.defaultBlock, new Scope(scope), out);
-    const around = scope.get("loop");
-    const loop = new Loop(items, around instanceof Loop ? around.depth0 + 1 : 0);
+    const loop = new Loop(items);
     for (let i = 0; i < items.length; i++) {
       loop.index0 = i;
       const inner = new Scope(scope);
@@ -202,22 +202,25 @@ class Run {
     return new PyFunction(name, (args, kwargs) => {
       const inner = new Scope(scope);
       const left = new Map(kwargs);
-      const caller = left.get("caller");
-      left.delete("caller");
-      inner.names.set("caller", caller ?? new Undefined("caller"));
       const missing: (readonly [string, Node])[] = [];
       params.forEach((p, i) => {
         const key = p.type === "KeywordArgumentExpression" ? p.key.value : (p as Name).value;
         if (i < args.length && left.has(key)) throw new TemplateError(`macro ${name} got ${JSON.stringify(key)} twice`);
         const v = i < args.length ? args[i] : left.get(key);
         left.delete(key);
-        if (v !== undefined) inner.names.set(key, v);
-        else if (p.type === "KeywordArgumentExpression") missing.push([key, p.value]);
-        else inner.names.set(key, new Undefined(JSON.stringify(key)));
+        if (v === undefined && p.type === "KeywordArgumentExpression") missing.push([key, p.value]);
+        inner.names.set(key, given(v, new Undefined(JSON.stringify(key))));
       });
+      const uses = specialNames(body);
+      if (uses.has("caller")) {
+        inner.names.set("caller", given(left.get("caller"), new Undefined("caller")));
+        left.delete("caller");
+      }
+      if (uses.has("kwargs")) inner.names.set("kwargs", new Map<Value, Value>(left));
+      else if (left.size > 0) throw new TemplateError(`macro ${name} has no argument ${JSON.stringify([...left.keys()][0])}`);
+      if (uses.has("varargs")) inner.names.set("varargs", new Tuple(args.slice(params.length)));
+      else if (args.length > params.length) throw new TemplateError(`macro ${name} takes at most ${params.length} arguments, got ${args.length}`);
       for (const [key, fallback] of missing) inner.names.set(key, this.#value(fallback, inner));
-      inner.names.set("varargs", new Tuple(args.slice(params.length)));
-      inner.names.set("kwargs", new Map<Value, Value>(left));
       return this.#body(body, inner);
     });
   }
@@ -342,6 +345,28 @@ class Run {
     if (name === TEST || name === TEST_NOT) return runTest(str(args[0] ?? ""), v, args.slice(1)) === (name === TEST);
     return runFilter(name, v, args, kwargs);
   }
+}
+
+const SPECIAL = new Set(["caller", "kwargs", "varargs"]);
+const specialsOf = new WeakMap<readonly Node[], ReadonlySet<string>>();
+
+/** Which of `caller`, `kwargs` and `varargs` a macro's body reads: only then may it be called with what goes there. */
+function specialNames(body: readonly Node[]): ReadonlySet<string> {
+  const known = specialsOf.get(body);
+  if (known) return known;
+  const found = new Set<string>();
+  const walk = (x: unknown): void => {
+    if (x instanceof Map) for (const [k, v] of x) (walk(k), walk(v));
+    else if (Array.isArray(x)) x.forEach(walk);
+    else if (typeof x === "object" && x !== null) {
+      const node = x as Node;
+      if (node.type === "Identifier" && SPECIAL.has(node.value)) found.add(node.value);
+      Object.values(x).forEach(walk);
+    }
+  };
+  walk(body);
+  specialsOf.set(body, found);
+  return found;
 }
 
 /** Python's slice of a list. */

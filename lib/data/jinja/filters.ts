@@ -1,9 +1,9 @@
 // Jinja's filters (`x | name(...)`), with `tojson` as transformers defines it. A filter that is missing here is an error, never ignored.
 
 import { bind, intOf, textOf } from "./arguments.ts";
-import { formatPercent } from "./format.ts";
+import { formatPercent, toFixedEven } from "./format.ts";
 import { capitalize, center, replaceText } from "./methods.ts";
-import { reprFloat, str, toJson } from "./print.ts";
+import { str, toJson } from "./print.ts";
 import { arrange, batch, dictSort, groupBy, lookup, mapItems, pick, slices } from "./sequences.ts";
 import { PY_SPACE, pyLength, pyLstrip, pyRstrip } from "./text.ts";
 import {
@@ -12,6 +12,8 @@ import {
   Tuple,
   Undefined,
   compare,
+  equal,
+  given,
   iterate,
   lengthOf,
   numeric,
@@ -65,18 +67,24 @@ function toFloat(v: Value, fallback: Value): Value {
 }
 
 function round(v: Value, a: ReadonlyMap<string, Value>): Value {
-  const n = Number(numeric(v) ?? NaN);
+  const n = numeric(v);
+  if (n === undefined) throw new TemplateError(`round needs a number, got ${typeName(v)}`);
   const precision = a.has("precision") ? intOf(a.get("precision"), "precision") : 0;
-  const scale = 10 ** precision;
   const how = a.has("method") ? textOf(a.get("method"), "method") : "common";
-  if (how === "ceil") return Math.ceil(n * scale) / scale;
-  if (how === "floor") return Math.floor(n * scale) / scale;
-  if (precision < 0 || precision > 15) return Math.round(n * scale) / scale;
-  // Python rounds the exact decimal, halves to even.
-  const below = Math.floor(n * scale);
-  if (n * scale - below === 0.5 && Number((below + 0.5) / scale) === n)
-    return (below % 2 === 0 ? below : below + 1) / scale;
-  return Number(n.toFixed(precision));
+  const scale = 10 ** precision;
+  if (how === "ceil") return Math.ceil(Number(n) * scale) / scale;
+  if (how === "floor") return Math.floor(Number(n) * scale) / scale;
+  if (typeof n === "number") return precision < 0 ? Number(roundInt(BigInt(Math.round(n)), -precision)) : Number(toFixedEven(n, Math.min(precision, 80)));
+  return precision >= 0 ? n : roundInt(n, -precision);
+}
+
+/** To a multiple of 10 ** places, halves to even. */
+function roundInt(n: bigint, places: number): bigint {
+  const unit = 10n ** BigInt(Math.min(places, 400));
+  const rest = ((n % unit) + unit) % unit;
+  const down = n - rest;
+  const up = rest * 2n > unit || (rest * 2n === unit && (down / unit) % 2n !== 0n);
+  return up ? down + unit : down;
 }
 
 function indent(v: Value, a: ReadonlyMap<string, Value>): Value {
@@ -149,7 +157,7 @@ const first = (v: Value): Value => {
 };
 
 const fallback: Filter = named(["default_value", "boolean"], (v, a) =>
-  v instanceof Undefined || (truth(a.get("boolean") ?? false) && !truth(v)) ? (a.get("default_value") ?? "") : v,
+  v instanceof Undefined || (truth(a.get("boolean") ?? false) && !truth(v)) ? given(a.get("default_value"), "") : v,
 );
 
 const FILTERS: Readonly<Record<string, Filter>> = {
@@ -175,13 +183,13 @@ const FILTERS: Readonly<Record<string, Filter>> = {
   e: plain((v) => escapeHtml(str(v))),
   escape: plain((v) => escapeHtml(str(v))),
   first: plain(first),
-  float: named(["default"], (v, a) => toFloat(v, a.get("default") ?? 0)),
+  float: named(["default"], (v, a) => toFloat(v, given(a.get("default"), 0))),
   forceescape: plain((v) => escapeHtml(str(v))),
   format: (v, args, kwargs) => formatPercent(str(v), kwargs.size > 0 ? new Map<Value, Value>(kwargs) : new Tuple(args)),
   groupby: named(["attribute", "default", "case_sensitive"], groupBy),
   indent: named(["width", "first", "blank"], indent),
   int: named(["default", "base"], (v, a) =>
-    toInt(v, a.get("default") ?? 0n, a.has("base") ? intOf(a.get("base"), "base") : 10),
+    toInt(v, given(a.get("default"), 0n), a.has("base") ? intOf(a.get("base"), "base") : 10),
   ),
   items: plain((v) => {
     if (v instanceof Undefined) return [];
@@ -195,7 +203,7 @@ const FILTERS: Readonly<Record<string, Filter>> = {
         : iterate(v);
     return items.map(str).join(str(a.get("d") ?? ""));
   }),
-  last: plain((v) => iterate(v).at(-1) ?? new Undefined("the last of an empty list")),
+  last: plain((v) => given(iterate(v).at(-1), new Undefined("the last of an empty list"))),
   length: plain((v) => BigInt(lengthOf(v))),
   list: plain((v) => [...iterate(v)]),
   lower: plain((v) => str(v).toLowerCase()),
@@ -243,12 +251,13 @@ const FILTERS: Readonly<Record<string, Filter>> = {
   }),
   truncate: named(["length", "killwords", "end", "leeway"], truncate),
   unique: named(["case_sensitive", "attribute"], (v, a) => {
-    const seen = new Set<string>();
+    const seen: Value[] = [];
     return iterate(v).filter((x) => {
       const key = a.has("attribute") && a.get("attribute") !== null ? lookup(x, a.get("attribute")!) : x;
-      const text = typeof key === "string" && !truth(a.get("case_sensitive") ?? false) ? key.toLowerCase() : key;
-      const mark = `${typeof text === "string" ? "s" : ""}${typeof text === "number" ? reprFloat(text) : str(text)}`;
-      return !seen.has(mark) && seen.add(mark);
+      const folded = typeof key === "string" && !truth(a.get("case_sensitive") ?? false) ? key.toLowerCase() : key;
+      if (seen.some((y) => equal(y, folded))) return false;
+      seen.push(folded);
+      return true;
     });
   }),
   upper: plain((v) => str(v).toUpperCase()),

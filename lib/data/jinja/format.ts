@@ -130,12 +130,24 @@ function formatNumber(v: Value, spec: Spec): string {
 function real(x: number, precision: number, type: string): string {
   if (!Number.isFinite(x)) return Number.isNaN(x) ? "nan" : "inf";
   const places = Math.min(precision, 100);
-  if (type === "%") return `${(x * 100).toFixed(places)}%`;
+  if (type === "%") return `${toFixedEven(x * 100, places)}%`;
   if (type === "f" || type === "F")
-    return x < 1e21 ? x.toFixed(places) : `${BigInt(x)}${places > 0 ? `.${"0".repeat(places)}` : ""}`;
+    return x < 1e21 ? toFixedEven(x, places) : `${BigInt(x)}${places > 0 ? `.${"0".repeat(places)}` : ""}`;
   const upper = type === "E" || type === "G";
   const out = type === "e" || type === "E" ? twoDigits(x.toExponential(places)) : general(x, precision);
   return upper ? out.toUpperCase() : out;
+}
+
+/** The decimal with `places` digits after the point nearest to a float, halves to even: toFixed, but for exact halves. */
+export function toFixedEven(x: number, places: number): string {
+  const up = x.toFixed(places);
+  if (!Number.isFinite(x) || Math.abs(x) >= 1e21) return up;
+  const exact = Math.abs(x).toFixed(Math.min(places + 20, 100));
+  const digits = exact.slice(exact.indexOf(".") + 1 + places);
+  if (!/^50*$/.test(digits) || !/[13579]$/.test(up)) return up;
+  // toFixed went away from zero, to an odd digit: the even one is the digits cut off.
+  const cut = exact.slice(0, exact.length - digits.length).replace(/\.$/, "");
+  return x < 0 ? `-${cut}` : cut;
 }
 
 /** %g: as many significant digits, without zeros at the end. */

@@ -1,9 +1,10 @@
 // The functions that every chat template may call, as transformers provides them.
 
 import { intOf, textOf } from "./arguments.ts";
+import { TUPLE } from "./lex.ts";
 import { str } from "./print.ts";
 import { strftime } from "./strftime.ts";
-import { Namespace, PyFunction, TemplateError, iterate } from "./values.ts";
+import { Namespace, PyFunction, TemplateError, Tuple, iterate } from "./values.ts";
 import type { Value } from "./values.ts";
 
 const MAX_RANGE = 100_000; // the sandbox's own limit
@@ -17,6 +18,7 @@ export function makeGlobals(now: Date): ReadonlyMap<string, Value> {
     strftime_now: (args, kwargs) => strftime(now, textOf(args[0] ?? kwargs.get("format"), "a date format")),
     range: (args) => range(args.map((a) => intOf(a, "a bound of range()"))),
     dict: (args, kwargs) => new Map([...(args[0] === undefined ? [] : pairs(args[0])), ...kwargs]),
+    [TUPLE]: (args) => new Tuple(args),
     namespace: (args, kwargs) =>
       new Namespace(
         new Map([...(args[0] === undefined ? [] : pairs(args[0])), ...kwargs].map(([k, v]) => [str(k), v])),

@@ -15,6 +15,9 @@ export const GENERATION = "__generation__";
 export const TEST = "__is__";
 export const TEST_NOT = "__is_not__";
 
+/** Name of the function that makes a tuple of its arguments. */
+export const TUPLE = "__tuple__";
+
 /** A template that cannot be read, with its line. */
 export class TemplateSyntaxError extends Error {
   constructor(message: string, source: string, at: number) {
@@ -147,7 +150,9 @@ function lexTag(source: string, open: number, from: number, isBlock: boolean, ou
       throw new TemplateSyntaxError("a tag must be closed, got the end of the template", source, open);
     const end = balance.length === 0 ? matchAt(close, source, pos) : null;
     if (end) {
-      emit(inner, isBlock, out);
+      emit(inner, isBlock, out, (message) => {
+        throw new TemplateSyntaxError(message, source, open);
+      });
       return pos + end[0].length;
     }
     const float = source[pos - 1] === "." ? null : matchAt(FLOAT, source, pos);
@@ -177,6 +182,12 @@ function literal(text: string, float: boolean, source: string, at: number): Toke
   // The parser tells floats by their dot; Number reads the rest.
   if (float) return { value: digits.includes(".") ? digits : digits.replace(/e/i, ".0e"), type: "NumericLiteral" };
   return { value: BigInt(digits).toString(), type: "NumericLiteral" };
+}
+
+/** The parser reads integers as doubles; larger ones go through the `int` filter. */
+function exactInteger(t: Token): readonly Token[] {
+  if (t.type !== "NumericLiteral" || t.value.includes(".") || Number.isSafeInteger(Number(t.value))) return [t];
+  return [op("("), { value: t.value, type: "StringLiteral" }, op("|"), name("int"), op(")")];
 }
 
 const SIMPLE: Readonly<Record<string, string>> = {
@@ -212,12 +223,14 @@ function unescape(text: string, source: string, at: number): string {
 const name = (value: string): Token => ({ value, type: "Identifier" });
 const op = (value: string): Token => ({ value, type: OPERATORS.find(([text]) => text === value)![1] });
 
-function emit(inner: readonly Token[], isBlock: boolean, out: Token[]): void {
+type Fail = (message: string) => never;
+
+function emit(inner: readonly Token[], isBlock: boolean, out: Token[], fail: Fail): void {
   out.push(isBlock ? { value: "{%", type: "OpenStatement" } : { value: "{{", type: "OpenExpression" });
   const only = isBlock && inner.length === 1 && inner[0]!.type === "Identifier" ? inner[0]!.value : "";
   if (only === "generation") out.push(name("call"), name(GENERATION), op("("), op(")"));
   else if (only === "endgeneration") out.push(name("endcall"));
-  else out.push(...testsAsFilters(inner));
+  else out.push(...testsAsFilters(tuples(inner), fail).flatMap(exactInteger));
   out.push(isBlock ? { value: "%}", type: "CloseStatement" } : { value: "}}", type: "CloseExpression" });
 }
 
@@ -225,8 +238,26 @@ const isName = (t: Token | undefined, ...names: string[]): boolean =>
   t?.type === "Identifier" && names.includes(t.value);
 const OPENERS = new Set(["OpenParen", "OpenSquareBracket", "OpenCurlyBracket"]);
 
+const KEYWORDS = ["in", "not", "and", "or", "if", "else", "is", "elif", "set"];
+
+/** `(x,)`, `(x, y,)` and `()`, which the parser does not take -> `__tuple__(x)`, ... */
+function tuples(tokens: readonly Token[]): Token[] {
+  const out = [...tokens];
+  for (let i = out.length - 1; i >= 0; i--) {
+    if (out[i]!.type !== "OpenParen") continue;
+    const before = out[i - 1];
+    const isCall =
+      before !== undefined && ((before.type === "Identifier" && !isName(before, ...KEYWORDS)) || before.type.startsWith("Close") || before.type === "StringLiteral");
+    const end = closing(out, i) - 1;
+    if (isCall || (end > i + 1 && out[end - 1]?.type !== "Comma")) continue;
+    if (end > i + 1) out.splice(end - 1, 1);
+    out.splice(i, 0, name(TUPLE));
+  }
+  return out;
+}
+
 /** `x is [not] name`, `x is name(args)` and `x is name arg` -> `x | __is__("name", args)`: Jinja gives both the same precedence. */
-function testsAsFilters(tokens: readonly Token[]): Token[] {
+function testsAsFilters(tokens: readonly Token[], fail: Fail): Token[] {
   const out: Token[] = [];
   for (let i = 0; i < tokens.length; i++) {
     const before = tokens[i - 1];
@@ -245,7 +276,8 @@ function testsAsFilters(tokens: readonly Token[]): Token[] {
     const end = argumentEnd(tokens, at + 1);
     const args = tokens.slice(at + 1, end);
     const inParens = args[0]?.type === "OpenParen" && closing(tokens, at + 1) === end;
-    const list = testsAsFilters(inParens ? args.slice(1, -1) : args);
+    const list = testsAsFilters(inParens ? args.slice(1, -1) : args, fail);
+    if (isName(tokens[end], "is")) fail("tests must not be chained with is");
     out.push(op("|"), name(not ? TEST_NOT : TEST), op("("), { value: test.value, type: "StringLiteral" });
     if (list.length > 0) out.push(op(","), ...list);
     out.push(op(")"));

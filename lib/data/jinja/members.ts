@@ -1,7 +1,7 @@
 // `x.name` and `x[key]` as Jinja's sandbox looks them up: attributes first for a dot, elements first for a bracket.
 
 import { method } from "./methods.ts";
-import { Loop, Namespace, PyFunction, TemplateError, Undefined, equal, listOf } from "./values.ts";
+import { Loop, Namespace, PyFunction, TemplateError, Undefined, equal, given, listOf } from "./values.ts";
 import type { Value } from "./values.ts";
 
 /** `x.name`. A dict's methods come before its keys (`x.items`), as in Python. Errors: TemplateError for an attribute of nothing. */
@@ -24,7 +24,7 @@ export function subscript(box: Value, key: Value): Value {
     return v === undefined ? new Undefined(`element ${i}`) : v;
   }
   const found = typeof key === "string" ? attribute(box, key) : undefined;
-  return found ?? new Undefined(typeof key === "string" ? JSON.stringify(key) : "an element");
+  return given(found, new Undefined(typeof key === "string" ? JSON.stringify(key) : "an element"));
 }
 
 function attribute(box: Value, name: string): Value | undefined {
@@ -52,9 +52,9 @@ function loopAttribute(loop: Loop, name: string): Value | undefined {
     case "length":
       return BigInt(n);
     case "depth":
-      return BigInt(loop.depth0 + 1);
+      return 1n;
     case "depth0":
-      return BigInt(loop.depth0);
+      return 0n;
     case "previtem":
       return i > 0 ? items[i - 1]! : new Undefined("there is no previous item");
     case "nextitem":

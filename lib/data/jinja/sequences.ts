@@ -3,22 +3,26 @@
 import { bind } from "./arguments.ts";
 import type { RunFilter } from "./filters.ts";
 import { runTest } from "./tests.ts";
-import { Namespace, TemplateError, Tuple, Undefined, compare, equal, iterate, listOf, truth } from "./values.ts";
+import { Namespace, TemplateError, Tuple, Undefined, compare, equal, given, iterate, listOf, truth } from "./values.ts";
 import type { Kwargs, Value } from "./values.ts";
 
-/** `a.b.0`: attributes and elements by a dotted path, or one element by its number. */
-export function lookup(item: Value, path: Value): Value {
-  if (typeof path !== "string") return element(item, path);
-  return path.split(".").reduce<Value>((v, key) => element(v, /^\d+$/.test(key) ? BigInt(key) : key), item);
+/** `a.b.0`: attributes and elements by a dotted path, or one element by its number; `fallback` for each that is missing. */
+export function lookup(item: Value, path: Value, fallback?: Value): Value {
+  const step = (v: Value, key: Value): Value => {
+    const found = element(v, key);
+    return found instanceof Undefined && fallback !== undefined && fallback !== null ? fallback : found;
+  };
+  if (typeof path !== "string") return step(item, path);
+  return path.split(".").reduce<Value>((v, key) => step(v, /^\d+$/.test(key) ? BigInt(key) : key), item);
 }
 
 function element(v: Value, key: Value): Value {
   const missing = (): Undefined => new Undefined(`an element ${JSON.stringify(String(key))}`);
   if (v instanceof Map) return v.has(key) ? v.get(key)! : missing();
-  if (v instanceof Namespace) return v.attributes.get(String(key)) ?? missing();
+  if (v instanceof Namespace) return given(v.attributes.get(String(key)), missing());
   if (v instanceof Undefined) v.fail();
   const list = listOf(v) ?? (typeof v === "string" ? Array.from(v) : undefined);
-  return typeof key === "bigint" && list ? (list[Number(key)] ?? missing()) : missing();
+  return typeof key === "bigint" && list ? given(list[Number(key)], missing()) : missing();
 }
 
 interface Arrange {
@@ -61,10 +65,7 @@ export function dictSort(v: Value, a: ReadonlyMap<string, Value>): Value {
 
 export function groupBy(v: Value, a: ReadonlyMap<string, Value>): Value {
   const attribute = a.get("attribute") ?? 0n;
-  const key = (x: Value): Value => {
-    const found = lookup(x, attribute);
-    return found instanceof Undefined && a.has("default") ? a.get("default")! : found;
-  };
+  const key = (x: Value): Value => lookup(x, attribute, a.get("default"));
   const caseSensitive = truth(a.get("case_sensitive") ?? false);
   const items = iterate(v).map((x) => new Tuple([fold(key(x), caseSensitive), key(x), x]));
   const groups: { fold: Value; key: Value; list: Value[] }[] = [];
@@ -92,13 +93,7 @@ export function pick(keep: boolean, byAttribute: boolean): (v: Value, args: read
 
 /** map("filter", ...) or map(attribute=..., default=...). */
 export function mapItems(v: Value, args: readonly Value[], kwargs: Kwargs, run: RunFilter): Value {
-  if (args.length === 0 && kwargs.has("attribute")) {
-    const path = kwargs.get("attribute")!;
-    return iterate(v).map((x) => {
-      const found = lookup(x, path);
-      return found instanceof Undefined && kwargs.has("default") ? kwargs.get("default")! : found;
-    });
-  }
+  if (args.length === 0 && kwargs.has("attribute")) return iterate(v).map((x) => lookup(x, kwargs.get("attribute")!, kwargs.get("default")));
   const [name, ...rest] = args;
   if (typeof name !== "string") throw new TemplateError("map needs the name of a filter or an attribute");
   return iterate(v).map((x) => run(name, x, rest, kwargs));

@@ -49,12 +49,10 @@ export class PyFunction {
 /** The `loop` variable of a for loop. */
 export class Loop {
   readonly items: readonly Value[];
-  readonly depth0: number;
   index0 = 0;
   changed: Value | undefined;
-  constructor(items: readonly Value[], depth0: number) {
+  constructor(items: readonly Value[]) {
     this.items = items;
-    this.depth0 = depth0;
   }
 }
 
@@ -136,6 +134,11 @@ export function compareText(a: string, b: string): number {
     }
   }
   return a.length - b.length;
+}
+
+/** `v`, or `fallback` where it is missing. Unlike ??, None is not missing. */
+export function given(v: Value | undefined, fallback: Value): Value {
+  return v === undefined ? fallback : v;
 }
 
 /** Elements of a list or tuple; undefined for anything else. */
