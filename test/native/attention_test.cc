@@ -178,6 +178,24 @@ void unwanted_outputs() {
   }
 }
 
+// What is planned for a capacity must do for any count up to it, and a row of 16,384 tokens must fit in 64 MiB.
+void scratch_sizes() {
+  auto bytes = [](int64_t n, int64_t H, int64_t K, int64_t D, DType type, double window, bool backward) {
+    const Tensor q{&n, type, 3, {n, H, D}}, k{&n, type, 3, {n, K, D}}, end{&n, DType::i32, 1, {n}}, lse{&n, DType::f32, 2, {H, n}};
+    if (!backward) return cpu::attention_scratch({q, k, k, end, end, q, lse, 1, window});
+    return cpu::attention_backward_scratch({q, k, k, end, q, lse, q, end, q, k, k, 1, window});
+  };
+  const int64_t shapes[][3] = {{6, 2, 64}, {9, 3, 64}, {14, 2, 64}, {12, 2, 128}, {32, 8, 128}, {28, 4, 128}, {16, 8, 128}, {32, 4, 64}, {8, 8, 256}};
+  for (const auto& s : shapes)
+    for (DType type : {DType::f32, DType::bf16})
+      for (bool backward : {false, true}) {
+        const int64_t most = bytes(16384, s[0], s[1], s[2], type, 4096, backward);
+        CHECK(most < 64 << 20, "heads %ld/%ld d %ld: scratch of 16,384 tokens is %.1f MiB", long(s[0]), long(s[1]), long(s[2]), double(most) / 1048576);
+        for (int64_t n : {0, 1, 31, 224, 225, 1000, 4096, 8191, 12000, 16383})
+          CHECK(bytes(n, s[0], s[1], s[2], type, 4096, backward) <= most, "scratch of %ld tokens is more than of 16384", long(n));
+      }
+}
+
 // A document's values must not depend on its neighbours beyond rounding, nor on a poisoned key that nobody sees.
 void alone_and_beside() {
   for (DType dtype : {DType::f32, DType::bf16}) {
@@ -283,6 +301,7 @@ void checks() {
     decode_case(3, 1, 2, 1, 8, 0, dtype);
     decode_case(4, 1300, 8, 1, 64, 0, dtype);
   }
+  scratch_sizes();
   unwanted_outputs();
   alone_and_beside();
   poison();

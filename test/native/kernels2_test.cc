@@ -12,9 +12,9 @@ const char* name(DType t) { return t == f32 ? "f32" : t == half ? "bf16" : "i32"
 double norm_of(DType t) { return t == half ? 3e-3 : 1e-6; }
 double each_of(DType t) { return t == half ? 4e-3 : 3e-6; }
 std::string sizes(std::initializer_list<int64_t> v) {
-  std::string s = "(";
-  for (int64_t x : v) s += (s.size() > 1 ? "," : "") + std::to_string(x);
-  return s + ")";
+  std::string s;
+  for (int64_t x : v) s.append(s.empty() ? "(" : ",").append(std::to_string(x));
+  return s.append(")");
 }
 
 void rms_norm_case(int64_t n, int64_t width, DType x_type, DType w_type, DType dw_type) {
