@@ -185,7 +185,7 @@ void scratch_sizes() {
     if (!backward) return cpu::attention_scratch({q, k, k, end, end, q, lse, 1, window});
     return cpu::attention_backward_scratch({q, k, k, end, q, lse, q, end, q, k, k, 1, window});
   };
-  const int64_t shapes[][3] = {{6, 2, 64}, {9, 3, 64}, {14, 2, 64}, {12, 2, 128}, {32, 8, 128}, {28, 4, 128}, {16, 8, 128}, {32, 4, 64}, {8, 8, 256}};
+  const int64_t shapes[][3] = {{6, 2, 64}, {9, 3, 64}, {14, 2, 64}, {12, 2, 128}, {32, 8, 128}, {28, 4, 128}, {16, 8, 128}, {32, 4, 64}};
   for (const auto& s : shapes)
     for (DType type : {DType::f32, DType::bf16})
       for (bool backward : {false, true}) {
