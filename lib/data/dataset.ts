@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { Worker } from "node:worker_threads";
 import * as errors from "../errors.ts";
 import { DataError } from "../errors.ts";
+import { cacheRoot } from "./cache.ts";
 import type { InspectRecord } from "./inspect.ts";
 import { WATCH_BYTES } from "./job.ts";
 import type { Job } from "./job.ts";
@@ -21,7 +22,7 @@ export interface PrepareOptions extends Partial<Omit<DataOptions, "task" | "toke
   readonly dataset: string | Rows;
   /** Folder with tokenizer.json. */
   readonly tokenizer: string;
-  /** Folder of the cache, or false: none. Rows that are not a file are never cached. */
+  /** Root of the cache (`$XDG_CACHE_HOME/attune`, else `~/.cache/attune`), or false: none. Rows that are not a file are never cached. */
   readonly cache?: string | false;
   readonly signal?: AbortSignal;
   readonly onProgress?: (progress: Progress) => void;
@@ -90,16 +91,21 @@ function today(): string {
 
 type Done = Extract<FromWorker, { type: "done" }>;
 
-/** Runs a job to its end. Records of inspect go to `onRecords` as they come. */
+/** Runs a job to its end. Records of inspect go to `onRecords` as they come; a promise it returns holds the worker back. */
 export function runWorker(
   options: PrepareOptions,
   mode: Job["mode"],
-  onRecords: (records: readonly InspectRecord[]) => void,
+  onRecords: (records: readonly InspectRecord[]) => void | Promise<void>,
 ): Promise<Done> {
   const { dataset, signal } = options;
   if (signal?.aborted) return Promise.reject(signal.reason as Error);
   const path = typeof dataset === "string" ? dataset : null;
-  const job: Job = { mode, path, options: dataOptions(options), cache: null };
+  const job: Job = {
+    mode,
+    path,
+    options: dataOptions(options),
+    cache: options.cache === false ? null : (options.cache ?? cacheRoot()),
+  };
   const watch = new SharedArrayBuffer(WATCH_BYTES);
   new Int32Array(watch)[0] = -1;
   const memory = options.workerMemory ?? 2048;
@@ -126,7 +132,7 @@ export function runWorker(
     worker.on("message", (m: FromWorker) => {
       if (settled) return;
       if (m.type === "need") feed?.next();
-      else if (m.type === "records") onRecords(m.records);
+      else if (m.type === "records") Promise.resolve(onRecords(m.records)).then(() => recordsRead(watch), fail);
       else if (m.type === "progress") options.onProgress?.({ rows: m.rows, bytes: m.bytes, totalBytes: m.totalBytes });
       else if (m.type === "error") fail(revive(m));
       else settle(() => resolve(m));
@@ -140,6 +146,12 @@ export function runWorker(
     );
     worker.on("exit", (code) => fail(new DataError(`data: the worker must finish, got exit ${code}`)));
   });
+}
+
+function recordsRead(watch: SharedArrayBuffer): void {
+  const unread = new Int32Array(watch, 4, 1);
+  Atomics.sub(unread, 0, 1);
+  Atomics.notify(unread, 0);
 }
 
 /** Ends a job whose template runs for too long on one row: nothing inside the thread could. */

@@ -3,6 +3,7 @@
 import { createHash } from "node:crypto";
 import { statSync } from "node:fs";
 import { DataError } from "../errors.ts";
+import { cacheKey, hashFile, readCache, writeCache } from "./cache.ts";
 import type { EncodedRow } from "./encode.ts";
 import { inspectRecord } from "./inspect.ts";
 import type { FromWorker } from "./messages.ts";
@@ -25,13 +26,25 @@ export interface Job {
 
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
 
-/** Shared with the owner's watchdog: Int32 [0] the row whose template runs or -1; Float64 at byte 8 when it began. */
+/** Shared with the owner: Int32 [0] the row whose template runs or -1, [1] batches of records not yet read; Float64 at byte 8 when the row began. */
 export const WATCH_BYTES = 16;
 
 export async function runJob(job: Job, pushed: Source | null, watch: SharedArrayBuffer, post: Post): Promise<void> {
   const { options } = job;
   const source = pushed ?? fileSource(job.path!);
   const loaded = await load(options);
+  const cache = job.mode === "prepare" && job.path !== null ? job.cache : null;
+  const keyOf = (fileHash: string): string => cacheKey(fileHash, loaded.tokenizer.hash, loaded.templates, options);
+  if (cache !== null) {
+    const fileHash = hashFile(job.path!);
+    const entry = fileHash === null ? null : readCache(cache, keyOf(fileHash));
+    if (entry) {
+      const report = { ...entry.report, chatTemplateDate: options.chatTemplateDate };
+      return post({ type: "done", arrays: entry.arrays, report, hash: entry.hash, cached: true }, [
+        entry.arrays.buffer,
+      ]);
+    }
+  }
   const report = startReport(loaded, options);
   const builder = new TreeTableBuilder(options.task === "dpo" ? 2 : 1);
   const watcher = { row: new Int32Array(watch, 0, 1), since: new Float64Array(watch, 8, 1) };
@@ -41,9 +54,13 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
   };
   let bytes = 0;
   const totalBytes = job.path === null ? 0 : sizeOf(job.path);
-  const onBytes = (chunk: Uint8Array): void => void (bytes += chunk.length);
+  const fileHash = createHash("sha256");
+  const onBytes = (chunk: Uint8Array): void => {
+    bytes += chunk.length;
+    if (cache !== null) fileHash.update(chunk);
+  };
   for await (const { rows, encoded } of encodeAll(source, loaded.encoder, onRow, onBytes)) {
-    if (job.mode === "inspect") post({ type: "records", records: encoded.map(inspectRecord) });
+    if (job.mode === "inspect") postRecords(encoded, watch, post);
     encoded.forEach((e, i) => {
       count(report, e);
       if (job.mode === "inspect") return;
@@ -54,11 +71,21 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
     });
     post({ type: "progress", rows: report.rows, bytes, totalBytes });
   }
-  if (job.mode === "prepare" && report.kept === 0) throw nothingLeft(source, report);
   if (job.mode === "inspect") return post({ type: "done", arrays: null, report, hash: "", cached: false });
+  if (report.kept === 0) throw nothingLeft(source, report);
   const arrays = builder.finish();
   const hash = createHash("sha256").update(new Uint8Array(arrays.buffer)).digest("hex");
+  // Named by the bytes that were read: the file may have changed since it was looked up.
+  if (cache !== null) writeCache(cache, keyOf(fileHash.digest("hex")), { arrays, report, hash });
   post({ type: "done", arrays, report, hash, cached: false }, [arrays.buffer]);
+}
+
+/** Posts records, a batch ahead of the reader at most. */
+function postRecords(encoded: readonly EncodedRow[], watch: SharedArrayBuffer, post: Post): void {
+  const unread = new Int32Array(watch, 4, 1);
+  for (let n = Atomics.load(unread, 0); n > 1; n = Atomics.load(unread, 0)) Atomics.wait(unread, 0, n, 100);
+  Atomics.add(unread, 0, 1);
+  post({ type: "records", records: encoded.map(inspectRecord) });
 }
 
 function sizeOf(path: string): number {

@@ -217,9 +217,11 @@ class Run {
         left.delete("caller");
       }
       if (uses.has("kwargs")) inner.names.set("kwargs", new Map<Value, Value>(left));
-      else if (left.size > 0) throw new TemplateError(`macro ${name} has no argument ${JSON.stringify([...left.keys()][0])}`);
+      else if (left.size > 0)
+        throw new TemplateError(`macro ${name} has no argument ${JSON.stringify([...left.keys()][0])}`);
       if (uses.has("varargs")) inner.names.set("varargs", new Tuple(args.slice(params.length)));
-      else if (args.length > params.length) throw new TemplateError(`macro ${name} takes at most ${params.length} arguments, got ${args.length}`);
+      else if (args.length > params.length)
+        throw new TemplateError(`macro ${name} takes at most ${params.length} arguments, got ${args.length}`);
       for (const [key, fallback] of missing) inner.names.set(key, this.#value(fallback, inner));
       return this.#body(body, inner);
     });

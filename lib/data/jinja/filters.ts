@@ -74,7 +74,10 @@ function round(v: Value, a: ReadonlyMap<string, Value>): Value {
   const scale = 10 ** precision;
   if (how === "ceil") return Math.ceil(Number(n) * scale) / scale;
   if (how === "floor") return Math.floor(Number(n) * scale) / scale;
-  if (typeof n === "number") return precision < 0 ? Number(roundInt(BigInt(Math.round(n)), -precision)) : Number(toFixedEven(n, Math.min(precision, 80)));
+  if (typeof n === "number")
+    return precision < 0
+      ? Number(roundInt(BigInt(Math.round(n)), -precision))
+      : Number(toFixedEven(n, Math.min(precision, 80)));
   return precision >= 0 ? n : roundInt(n, -precision);
 }
 

@@ -247,7 +247,10 @@ function tuples(tokens: readonly Token[]): Token[] {
     if (out[i]!.type !== "OpenParen") continue;
     const before = out[i - 1];
     const isCall =
-      before !== undefined && ((before.type === "Identifier" && !isName(before, ...KEYWORDS)) || before.type.startsWith("Close") || before.type === "StringLiteral");
+      before !== undefined &&
+      ((before.type === "Identifier" && !isName(before, ...KEYWORDS)) ||
+        before.type.startsWith("Close") ||
+        before.type === "StringLiteral");
     const end = closing(out, i) - 1;
     if (isCall || (end > i + 1 && out[end - 1]?.type !== "Comma")) continue;
     if (end > i + 1) out.splice(end - 1, 1);

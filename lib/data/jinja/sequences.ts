@@ -93,7 +93,8 @@ export function pick(keep: boolean, byAttribute: boolean): (v: Value, args: read
 
 /** map("filter", ...) or map(attribute=..., default=...). */
 export function mapItems(v: Value, args: readonly Value[], kwargs: Kwargs, run: RunFilter): Value {
-  if (args.length === 0 && kwargs.has("attribute")) return iterate(v).map((x) => lookup(x, kwargs.get("attribute")!, kwargs.get("default")));
+  if (args.length === 0 && kwargs.has("attribute"))
+    return iterate(v).map((x) => lookup(x, kwargs.get("attribute")!, kwargs.get("default")));
   const [name, ...rest] = args;
   if (typeof name !== "string") throw new TemplateError("map needs the name of a filter or an attribute");
   return iterate(v).map((x) => run(name, x, rest, kwargs));
