@@ -102,6 +102,8 @@ export class Engine {
   readonly loaded: LoadedModel;
   readonly head: HeadPlan;
   readonly plans: { readonly micro: Plan; readonly norm: Plan; readonly update: Plan };
+  /** Time every instruction; `timings` reads the sums. */
+  profile = false;
   readonly #programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram };
   readonly #adam: AdamwOptions;
 
@@ -141,12 +143,12 @@ export class Engine {
     }
     for (const d of this.#programs.micro.dims)
       if (d.name.startsWith("pairs.")) counts[d.name] = extra[`inputs/ref_chosen.${d.name.slice(6)}`]!.length;
-    return (await this.loaded.session.run(this.#programs.micro, { counts, inputs, ...(signal && { signal }) })) as Outputs;
+    return (await this.loaded.session.run(this.#programs.micro, { counts, inputs, profile: this.profile, ...(signal && { signal }) })) as Outputs;
   }
 
   /** The norm of the accumulated gradient. */
   async gradNorm(): Promise<number> {
-    const out = await this.loaded.session.run(this.#programs.norm);
+    const out = await this.loaded.session.run(this.#programs.norm, { profile: this.profile });
     return Math.sqrt((out["outputs/sum_squares"] as Float32Array)[0]!);
   }
 
@@ -154,6 +156,7 @@ export class Engine {
   async update(t: number, lr: number, norm: number, maxGradNorm: number): Promise<void> {
     const { beta1, beta2 } = this.#adam;
     await this.loaded.session.run(this.#programs.update, {
+      profile: this.profile,
       inputs: {
         "inputs/scale": Float32Array.of(clipFactor(norm, maxGradNorm)),
         "inputs/lr": Float32Array.of(lr),
@@ -161,6 +164,16 @@ export class Engine {
         "inputs/bias2": Float32Array.of(1 - beta2 ** t),
       },
     });
+  }
+
+  /** Nanoseconds of each instruction of the three programs since `profile` was set. */
+  async timings(): Promise<{ op: string; name: string; nanoseconds: number }[]> {
+    const rows = [];
+    for (const p of Object.values(this.#programs)) {
+      const times = await this.loaded.session.profile(p);
+      rows.push(...p.instructions.map((c, i) => ({ op: c.op, name: c.name, nanoseconds: times[i]! })));
+    }
+    return rows;
   }
 }
 

@@ -37,15 +37,18 @@ export interface InspectHooks {
 export async function* inspectRun(task: Task, config: RunConfig, hooks: InspectHooks): AsyncGenerator<Inspected> {
   const stop = new AbortController();
   const signal = AbortSignal.any([hooks.signal, stop.signal]);
-  const waiting: (readonly InspectRecord[])[] = [];
+  const waiting: { readonly records: readonly InspectRecord[]; readonly taken: () => void }[] = [];
   let wake = (): void => {};
   let ended = false;
   const onProgress = ({ rows }: { rows: number }): void =>
     hooks.onStage({ name: "reading", done: rows, total: null, unit: "rows" });
-  const work = runWorker({ ...dataOptions(task, config), signal, onProgress }, "inspect", (records) => {
-    waiting.push(records);
-    wake();
-  }).finally(() => {
+  // The worker reads on when the rows so far have been taken.
+  const onRecords = (records: readonly InspectRecord[]): Promise<void> =>
+    new Promise((taken) => {
+      waiting.push({ records, taken });
+      wake();
+    });
+  const work = runWorker({ ...dataOptions(task, config), signal, onProgress }, "inspect", onRecords).finally(() => {
     ended = true;
     wake();
   });
@@ -54,9 +57,12 @@ export async function* inspectRun(task: Task, config: RunConfig, hooks: InspectH
   const tokenizer = hooks.decode ? loadTokenizer(config.model) : null;
   try {
     for (;;) {
-      const records = waiting.shift();
-      for (const record of records ?? []) yield tokenizer ? await decoded(record, tokenizer) : record;
-      if (records) continue;
+      const next = waiting.shift();
+      if (next) {
+        for (const record of next.records) yield tokenizer ? await decoded(record, tokenizer) : record;
+        next.taken();
+        continue;
+      }
       if (ended) break;
       await new Promise<void>((resolve) => (wake = resolve));
     }

@@ -76,7 +76,7 @@ export async function openProgress(stream: NodeJS.WriteStream): Promise<Progress
   let pace = new Pace();
   const show = (): void => {
     if (!stage) return;
-    const line = formatStage(stage, pace, stream.columns ?? 80);
+    const line = formatStage(stage, pace, stream.columns || 80);
     if (bar) bar.update(stage.done, { line });
     else {
       bar = new library.SingleBar(options);

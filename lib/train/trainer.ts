@@ -1,7 +1,7 @@
 // A run, from data to metrics, one optimiser step at a time. The parts that differ between kinds of training are a TaskRun.
 import { epochOrder } from "../data/order.ts";
 import { packStep } from "../data/pack.ts";
-import { prepare, type Prepared } from "../data/dataset.ts";
+import { prepare, type Prepared, type PrepareOptions } from "../data/dataset.ts";
 import type { TreeTable } from "../data/tree_table.ts";
 import type { Tree } from "../data/types.ts";
 import { ConfigError, DataError, NumericError } from "../errors.ts";
@@ -149,10 +149,10 @@ export class Trainer {
   }
 }
 
-/** Tokenise the rows of a run. */
-export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): Promise<Prepared> {
+/** What the data room is told of a run. */
+export function prepareOptions(task: Task, config: RunConfig, hooks: Hooks): PrepareOptions {
   const sft = config as SftConfig;
-  const data = await prepare({
+  return {
     task,
     dataset: config.dataset,
     tokenizer: config.model,
@@ -165,7 +165,12 @@ export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): 
     ...(config.chatTemplateDate && { chatTemplateDate: config.chatTemplateDate }),
     ...(task === "sft" && { assistantOnlyLoss: sft.assistantOnlyLoss, completionOnlyLoss: sft.completionOnlyLoss, textField: sft.datasetTextField }),
     onProgress: (p) => hooks.onStage({ name: "tokenising", done: p.rows, total: null, unit: "rows" }),
-  });
+  };
+}
+
+/** Tokenise the rows of a run. */
+export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): Promise<Prepared> {
+  const data = await prepare(prepareOptions(task, config, hooks));
   if (data.trees.length === 0) throw new DataError(`dataset: must hold a row to train on, got ${data.report.rows} rows, all left out (see \`attune inspect\`)`);
   return data;
 }
