@@ -67,8 +67,10 @@ async function execute(name: string, command: Command, argv: readonly string[]):
     throw new ConfigError(error.message.replace(/^error: /, "").replaceAll("\n", " "));
   }
   const { json, ...flags } = parser.opts<Record<string, unknown>>();
-  const stop = watchSignals(command.stopsBySignal === true);
+  let say = (line: string): void => void process.stderr.write(`${line}\n`);
+  const stop = watchSignals(command.stopsBySignal === true, (line) => say(line));
   const io = await openIo(json === true, stop.signal);
+  say = io.note;
   let brokenOutput: Error | undefined;
   // Without a reader there is nothing left to do for a command whose result is what it prints.
   watchStdout(
@@ -95,7 +97,7 @@ function parserOf(name: string, command: Command): Parser {
     .argument(command.argument.name, command.argument.description)
     .allowExcessArguments(false)
     .exitOverride()
-    .configureOutput({ outputError: () => {}, getOutHelpWidth: () => process.stdout.columns ?? 120 })
+    .configureOutput({ outputError: () => {}, getOutHelpWidth: () => process.stdout.columns || 120 })
     .configureHelp({ formatHelp: (cmd, helper) => formatHelp(command, cmd, helper), showGlobalOptions: false })
     .helpOption("-h, --help", "Show this.");
   for (const option of optionsOf(command.shape)) parser.addOption(option);

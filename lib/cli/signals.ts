@@ -11,15 +11,15 @@ export interface Stop {
 
 const CODES = { SIGINT: EXIT.interrupted, SIGTERM: EXIT.terminated } as const;
 
-/** Listens until released. Without `graceful` the first signal ends the process, too. */
-export function watchSignals(graceful: boolean): Stop {
+/** Listens until released. Without `graceful` the first signal ends the process, too. `say` gets a line for people. */
+export function watchSignals(graceful: boolean, say: (line: string) => void): Stop {
   const controller = new AbortController();
   let code: number | undefined;
   const on = (name: keyof typeof CODES) => (): void => {
     if (!graceful || code !== undefined) process.exit(CODES[name]);
     code = CODES[name];
     const again = name === "SIGINT" ? "Ctrl-C again" : "a second signal";
-    process.stderr.write(`attune: stopping after this step, with a checkpoint; ${again} ends at once\n`);
+    say(`attune: stopping after this step, with a checkpoint; ${again} ends at once`);
     controller.abort();
   };
   const handlers = { SIGINT: on("SIGINT"), SIGTERM: on("SIGTERM") };

@@ -1,10 +1,10 @@
 // `attune sft` and `attune dpo`: a run from a file and flags, metrics on stdout, progress and messages on stderr.
 
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Task } from "../train/config.ts";
 import type { Call, Io } from "./command.ts";
 import { library } from "./library.ts";
-import type { Metrics } from "./library.ts";
 import { runOf } from "./run_file.ts";
 import { formatRecord } from "./tables.ts";
 import { formatNumber, printable } from "./text.ts";
@@ -23,7 +23,9 @@ export async function train(task: Task, call: Call, io: Io): Promise<void> {
   io.text(formatRecord(summary));
   if (io.signal.aborted) return io.text(`stopped; go on with --resume`);
   const dir = printable(config.outputDir);
-  io.text(`model:  ${dir}\nreport: ${printable(join(config.outputDir, "report.html"))}\ntry it: attune chat ${dir}`);
+  const report = join(config.outputDir, "report.html");
+  if (existsSync(report)) io.text(`report  ${printable(report)}`);
+  io.text(`model   ${dir}\ntry it  attune chat ${dir}`);
 }
 
 const FIRST = [
@@ -39,7 +41,7 @@ const FIRST = [
 ];
 
 /** The figures of one line of metrics that people watch, in one order. */
-function metricsLine(metrics: Metrics): string {
+function metricsLine(metrics: Readonly<Record<string, unknown>>): string {
   const parts = FIRST.flatMap((key) => {
     const value = metrics[key];
     return typeof value === "number" ? [`${key} ${formatNumber(value)}`] : [];
