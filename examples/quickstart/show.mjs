@@ -9,7 +9,7 @@ const percent = (share) => `${Math.round(share * 100)}%`;
 const count = (n) => n.toLocaleString("en-US");
 
 export function title(parameters) {
-  say(bold("\nA language model of ", count(parameters), " parameters learns to speak, to answer and to prefer"), "\n");
+  say(bold(`\nA language model of ${count(parameters)} parameters learns to speak, to answer and to prefer`), "\n");
 }
 
 /** `stage` has its name, what it does, its seconds and the lines that the run printed. */
