@@ -1,13 +1,14 @@
 // A run, from data to metrics, one optimiser step at a time. The parts that differ between kinds of training are a TaskRun.
 import { epochOrder } from "../data/order.ts";
 import { packStep } from "../data/pack.ts";
-import { prepare, type Prepared, type PrepareOptions } from "../data/dataset.ts";
+import { prepare, type Prepared } from "../data/dataset.ts";
 import type { TreeTable } from "../data/tree_table.ts";
 import type { Tree } from "../data/types.ts";
 import { ConfigError, DataError, NumericError } from "../errors.ts";
 import { learningRateFactor } from "../optim/schedules.ts";
 import { loadAddon } from "../runtime/addon.ts";
-import { warmupSteps, type DpoConfig, type RunConfig, type SftConfig, type Task } from "./config.ts";
+import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config.ts";
+import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { cutHead, Engine, loadModel, planHead, readMasters, readWeights, type LoadedModel } from "./engine.ts";
 import { cacheDir, mostRows, referenceLogps } from "./reference.ts";
@@ -149,28 +150,14 @@ export class Trainer {
   }
 }
 
-/** What the data room is told of a run. */
-export function prepareOptions(task: Task, config: RunConfig, hooks: Hooks): PrepareOptions {
-  const sft = config as SftConfig;
-  return {
-    task,
-    dataset: config.dataset,
-    tokenizer: config.model,
-    maxLength: config.maxLength,
-    invalidRows: config.invalidRows,
-    specialTokensInContent: config.specialTokensInContent,
-    chatTemplatePath: config.chatTemplatePath,
-    cache: cacheDir(),
-    signal: hooks.signal,
-    ...(config.chatTemplateDate && { chatTemplateDate: config.chatTemplateDate }),
-    ...(task === "sft" && { assistantOnlyLoss: sft.assistantOnlyLoss, completionOnlyLoss: sft.completionOnlyLoss, textField: sft.datasetTextField }),
-    onProgress: (p) => hooks.onStage({ name: "tokenising", done: p.rows, total: null, unit: "rows" }),
-  };
-}
-
 /** Tokenise the rows of a run. */
 export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): Promise<Prepared> {
-  const data = await prepare(prepareOptions(task, config, hooks));
+  const data = await prepare({
+    ...dataOptions(task, config),
+    cache: cacheDir(),
+    signal: hooks.signal,
+    onProgress: (p) => hooks.onStage({ name: "tokenising", done: p.rows, total: null, unit: "rows" }),
+  });
   if (data.trees.length === 0) throw new DataError(`dataset: must hold a row to train on, got ${data.report.rows} rows, all left out (see \`attune inspect\`)`);
   return data;
 }

@@ -1,0 +1,66 @@
+// Runs as a user has them: a random model, SFT, then DPO from it; stopped and resumed; refused where a run would be lost.
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { initModel } from "#lib/io/init.js";
+import { resolveConfig, type Task } from "#lib/train/config.js";
+import { runTraining } from "#lib/train/run.js";
+
+const recipe = new URL("../../examples/quickstart/", import.meta.url).pathname;
+const dir = mkdtempSync(join(tmpdir(), "attune-run-"));
+const model = join(dir, "model");
+beforeAll(async () => {
+  process.env["XDG_CACHE_HOME"] = join(dir, "cache");
+  const config = JSON.parse(readFileSync(join(recipe, "model/config.json"), "utf8")) as Record<string, unknown>;
+  writeFileSync(join(dir, "config.json"), JSON.stringify({ ...config, num_hidden_layers: 2 }));
+  await initModel({ configPath: join(dir, "config.json"), tokenizerDir: join(recipe, "model"), outputDir: model, seed: 1, version: "test" });
+  for (const name of ["sft", "dpo"]) {
+    const rows = readFileSync(join(recipe, `data/${name}.jsonl`), "utf8").split("\n").slice(0, 24);
+    writeFileSync(join(dir, `${name}.jsonl`), rows.join("\n"));
+  }
+});
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+const quiet = { onStage: () => undefined, log: () => undefined, onMetrics: () => undefined };
+function train(task: Task, out: string, more: Record<string, unknown> = {}, stopAt = Infinity): Promise<Readonly<Record<string, number>>> {
+  const stop = new AbortController();
+  const raw = { model, dataset: join(dir, `${task}.jsonl`), output_dir: join(dir, out), max_steps: 6, batch_size: 4, logging_steps: 1, learning_rate: 1e-3, ...more };
+  const { config } = resolveConfig(task, raw);
+  return runTraining(task, config, { ...quiet, signal: stop.signal, onMetrics: (m) => void (m["step"] === stopAt && stop.abort()) });
+}
+const weights = (out: string): string => createHash("sha256").update(readFileSync(join(dir, out, "model.safetensors"))).digest("hex");
+const clocks = new Set(["step_seconds", "tokens_per_second", "peak_bytes"]);
+const metrics = (out: string): unknown[] =>
+  readFileSync(join(dir, out, "metrics.jsonl"), "utf8").trim().split("\n").slice(0, -1)
+    .map((l) => Object.fromEntries(Object.entries(JSON.parse(l) as object).filter(([k]) => !clocks.has(k))));
+
+describe.each([["sft", "float32"], ["dpo", "float32"], ["dpo", "bfloat16"]] as const)("%s in %s", (task, dtype) => {
+  const name = `${task}-${dtype}`;
+  test("stopped after three steps and resumed equals never stopped, to the last bit", async () => {
+    await train(task, name, { dtype });
+    const part = await train(task, `${name}-cut`, { dtype }, 3);
+    expect(part["step"]).toBe(3);
+    await train(task, `${name}-cut`, { dtype, resume: true });
+    expect(weights(`${name}-cut`)).toBe(weights(name));
+    expect(metrics(`${name}-cut`)).toEqual(metrics(name));
+  });
+  test("the same bits with one thread", async () => {
+    await train(task, `${name}-1`, { dtype, threads: 1 });
+    expect(weights(`${name}-1`)).toBe(weights(name));
+    const [a, b] = [metrics(name), metrics(`${name}-1`)];
+    expect(b).toEqual(a);
+  });
+});
+
+test("DPO starts at ln 2 where the reference is the policy", () => {
+  expect((metrics("dpo-float32")[0] as { loss: number }).loss).toBeCloseTo(Math.LN2, 6);
+});
+test("a folder that holds a run is refused, a finished run resumes to nothing, and a changed key is named", async () => {
+  await expect(train("sft", "sft-float32")).rejects.toThrow(/output_dir: must not hold a run/);
+  const before = weights("sft-float32");
+  expect((await train("sft", "sft-float32", { dtype: "float32", resume: true }))["train_runtime"]).toBeGreaterThan(0);
+  expect(weights("sft-float32")).toBe(before);
+  await expect(train("sft", "sft-float32", { dtype: "float32", resume: true, learning_rate: 2e-3 })).rejects.toThrow(/learning_rate/);
+});
