@@ -32,18 +32,13 @@ if (time(at("node_modules/.package-lock.json")) < time(at("package-lock.json")))
   step("installing the packages of package-lock.json", "npm", ["ci", "--no-audit", "--no-fund", "--ignore-scripts"]);
 }
 
-// tsc writes nothing that says when it ran, so a mark beside dist's files does.
-const mark = at("dist/.compiled");
-const typescript = at("node_modules/typescript/bin/tsc");
-if (
-  time(mark) < Math.max(newest(at("lib")), time(at("tsconfig.json")), time(typescript)) ||
-  !fs.existsSync(at("dist"))
-) {
+// tsc rewrites every file of dist, so one of them says when it ran.
+const compiled = at("dist/index.js");
+const typescript = "node_modules/typescript/bin/tsc";
+if (time(compiled) < Math.max(newest(at("lib")), time(at("tsconfig.json")))) {
   const began = new Date();
-  fs.rmSync(mark, { force: true });
-  step("compiling TypeScript", process.execPath, [path.relative(root, typescript), "-p", "tsconfig.json"]);
-  fs.writeFileSync(mark, "");
-  fs.utimesSync(mark, began, began); // a file edited meanwhile is compiled next time
+  step("compiling TypeScript", process.execPath, [typescript, "-p", "tsconfig.json", "--noEmitOnError"]);
+  fs.utimesSync(compiled, began, began); // a file edited meanwhile is compiled next time
 }
 
 const { isCurrent } = await import("./install.mjs");
