@@ -20,11 +20,11 @@ namespace attune::cpu::ISA {
 namespace {
 
 constexpr int64_t kRows = 56;    // most query rows of a block
-constexpr int64_t kChunk = 224;  // about how many rows a chunk has
+constexpr int64_t kChunk = 320;  // about how many rows a chunk has
 
 struct Chunk {
-  int32_t first, last;     // rows
-  int32_t after, longest;  // how many chunks of its segment come after it
+  int32_t first, last;  // rows
+  int32_t after;        // how many chunks of its segment come after it
 };
 
 // What bf16 outputs that are added to more than once would lose to rounding: y + low is the sum so far.
@@ -148,9 +148,12 @@ template <class E> void softmax_backward(const BackwardPlan& plan, const Room& w
 #endif
       }
     }
-  for (float* x : {s0, s1, d0, d1})
-    if (second || x == s0 || x == d0 || (x == s1 && !std::is_same_v<E, float>))
-      if (std::is_same_v<E, float> || x == s0 || x == s1) std::fill(x + slots * columns, x + seen.count * columns, 0.0f);
+  constexpr bool kPaired = !std::is_same_v<E, float>;
+  auto clear = [&](float* x) { std::fill(x + slots * columns, x + seen.count * columns, 0.0f); };
+  clear(s0);
+  if (kPaired || second) clear(s1);
+  if (!kPaired) clear(d0);
+  if (!kPaired && second) clear(d1);
 }
 
 // One block of query rows and one head against the panels of a chunk of keys that it sees.
@@ -264,7 +267,7 @@ template <class T> void backward(const AttentionBackward& a, Context& c) {
     const int64_t parts = (end - first + kChunk - 1) / kChunk;
     for (int64_t m = 0, from = first; m < parts; ++m) {  // cut between panels
       const int64_t cut = m + 1 == parts ? end : (first + (m + 1) * (end - first) / parts + plan.core.columns - 1) / plan.core.columns * plan.core.columns;
-      plan.chunks[count++] = {static_cast<int32_t>(from), static_cast<int32_t>(cut), static_cast<int32_t>(parts - 1 - m), 0};
+      plan.chunks[count++] = {static_cast<int32_t>(from), static_cast<int32_t>(cut), static_cast<int32_t>(parts - 1 - m)};
       from = cut;
     }
     farthest = std::max(farthest, parts - 1);

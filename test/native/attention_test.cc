@@ -191,7 +191,7 @@ void scratch_sizes() {
       for (bool backward : {false, true}) {
         const int64_t most = bytes(16384, s[0], s[1], s[2], type, 4096, backward);
         CHECK(most < 64 << 20, "heads %ld/%ld d %ld: scratch of 16,384 tokens is %.1f MiB", long(s[0]), long(s[1]), long(s[2]), double(most) / 1048576);
-        for (int64_t n : {0, 1, 31, 224, 225, 1000, 4096, 8191, 12000, 16383})
+        for (int64_t n : {0, 1, 31, 320, 321, 1000, 4096, 8191, 12000, 16383})
           CHECK(bytes(n, s[0], s[1], s[2], type, 4096, backward) <= most, "scratch of %ld tokens is more than of 16384", long(n));
       }
 }
