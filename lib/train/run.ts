@@ -10,6 +10,7 @@ import { ensureWritableFolder, writeText } from "../io/write.ts";
 import { resolveConfig, type RunConfig, type Task } from "./config.ts";
 import { readRunFile } from "./config_file.ts";
 import { changedKeys, formatConfig } from "./config_record.ts";
+import { writeReport } from "./report.ts";
 import { restore, saveFinal, saveRunCheckpoint } from "./save.ts";
 import { Trainer, type Hooks, type StepMetrics } from "./trainer.ts";
 import { loadAddon } from "../runtime/addon.ts";
@@ -78,6 +79,8 @@ export async function runTraining(task: Task, config: RunConfig, hooks: RunHooks
     peak_bytes: loadAddon().peakRss(),
   };
   await metrics.append(summary);
+  await metrics.sync();
+  await writeReport(config.outputDir);
   return summary;
 }
 
