@@ -6,7 +6,7 @@ import type { Program } from "./jinja/ast.ts";
 import { render } from "./jinja/evaluate.ts";
 import type { Limits } from "./jinja/evaluate.ts";
 import { makeGlobals } from "./jinja/globals.ts";
-import { GENERATION } from "./jinja/lex.ts";
+import { GENERATION } from "./jinja/rewrite.ts";
 import { str } from "./jinja/print.ts";
 import { pyLength } from "./jinja/text.ts";
 import { PyFunction, TemplateError } from "./jinja/values.ts";

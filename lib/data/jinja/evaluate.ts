@@ -3,10 +3,12 @@
 import type { Call, Name, Node, Program, Slice } from "./ast.ts";
 import { intOf } from "./arguments.ts";
 import { runFilter } from "./filters.ts";
-import { TEST, TEST_NOT } from "./lex.ts";
+import { TEST, TEST_NOT } from "./rewrite.ts";
 import { member, subscript } from "./members.ts";
 import { binary } from "./operators.ts";
 import { str } from "./print.ts";
+import { CONSTANTS, LoopExit, Scope, specialNames } from "./scope.ts";
+import { pySlice } from "./sequences.ts";
 import { runTest } from "./tests.ts";
 import {
   Loop,
@@ -31,38 +33,6 @@ export interface Limits {
   readonly text: number;
 }
 
-class LoopExit extends Error {
-  readonly kind: "Break" | "Continue";
-  constructor(kind: "Break" | "Continue") {
-    super(kind);
-    this.kind = kind;
-  }
-}
-
-/** Variables of a block; looked up outwards. */
-class Scope {
-  readonly names = new Map<string, Value>();
-  readonly outer: Scope | null;
-  constructor(outer: Scope | null) {
-    this.outer = outer;
-  }
-  get(name: string): Value {
-    for (let scope: Scope | null = this; scope; scope = scope.outer) {
-      const v = scope.names.get(name);
-      if (v !== undefined) return v;
-    }
-    return new Undefined(JSON.stringify(name));
-  }
-}
-
-const CONSTANTS: ReadonlyMap<string, Value> = new Map<string, Value>([
-  ["true", true],
-  ["True", true],
-  ["false", false],
-  ["False", false],
-  ["none", null],
-  ["None", null],
-]);
 const NO_KWARGS: Kwargs = new Map();
 
 /** Renders a program. Errors: TemplateError, and what `globals` throw. */
@@ -150,6 +120,7 @@ class Run {
     if (items.length === 0) return this.#block(node.defaultBlock, new Scope(scope), out);
     const loop = new Loop(items);
     for (let i = 0; i < items.length; i++) {
+      this.#step();
       loop.index0 = i;
       const inner = new Scope(scope);
       inner.names.set("loop", loop);
@@ -227,9 +198,13 @@ class Run {
     });
   }
 
-  #value(node: Node, scope: Scope): Value {
+  #step(): void {
     if (++this.#steps > this.#limits.steps)
       throw new TemplateError(`a template must finish within ${this.#limits.steps} steps`);
+  }
+
+  #value(node: Node, scope: Scope): Value {
+    this.#step();
     if (++this.#depth > 400) throw new TemplateError("a template must not nest or recurse more than 400 levels deep");
     try {
       return this.#sized(this.#evaluate(node, scope));
@@ -347,41 +322,4 @@ class Run {
     if (name === TEST || name === TEST_NOT) return runTest(str(args[0] ?? ""), v, args.slice(1)) === (name === TEST);
     return runFilter(name, v, args, kwargs);
   }
-}
-
-const SPECIAL = new Set(["caller", "kwargs", "varargs"]);
-const specialsOf = new WeakMap<readonly Node[], ReadonlySet<string>>();
-
-/** Which of `caller`, `kwargs` and `varargs` a macro's body reads: only then may it be called with what goes there. */
-function specialNames(body: readonly Node[]): ReadonlySet<string> {
-  const known = specialsOf.get(body);
-  if (known) return known;
-  const found = new Set<string>();
-  const walk = (x: unknown): void => {
-    if (x instanceof Map) for (const [k, v] of x) (walk(k), walk(v));
-    else if (Array.isArray(x)) x.forEach(walk);
-    else if (typeof x === "object" && x !== null) {
-      const node = x as Node;
-      if (node.type === "Identifier" && SPECIAL.has(node.value)) found.add(node.value);
-      Object.values(x).forEach(walk);
-    }
-  };
-  walk(body);
-  specialsOf.set(body, found);
-  return found;
-}
-
-/** Python's slice of a list. */
-function pySlice<T>(items: readonly T[], start: number | undefined, stop: number | undefined, step: number): T[] {
-  if (step === 0) throw new TemplateError("a slice's step must not be 0");
-  const n = items.length;
-  const clamp = (i: number): number => {
-    const at = i < 0 ? i + n : i;
-    return step > 0 ? Math.min(Math.max(at, 0), n) : Math.min(Math.max(at, -1), n - 1);
-  };
-  const from = start === undefined ? (step > 0 ? 0 : n - 1) : clamp(start);
-  const to = stop === undefined ? (step > 0 ? n : -1) : clamp(stop);
-  const out: T[] = [];
-  for (let i = from; step > 0 ? i < to : i > to; i += step) out.push(items[i]!);
-  return out;
 }

@@ -1,7 +1,7 @@
 // The functions that every chat template may call, as transformers provides them.
 
 import { intOf, textOf } from "./arguments.ts";
-import { TUPLE } from "./lex.ts";
+import { TUPLE } from "./rewrite.ts";
 import { str } from "./print.ts";
 import { strftime } from "./strftime.ts";
 import { Namespace, PyFunction, TemplateError, Tuple, iterate } from "./values.ts";

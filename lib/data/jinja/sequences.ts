@@ -120,3 +120,23 @@ export function slices(items: readonly Value[], count: number, fill: Value): Val
     return part;
   });
 }
+
+/** Python's slice of a list. */
+export function pySlice<T>(
+  items: readonly T[],
+  start: number | undefined,
+  stop: number | undefined,
+  step: number,
+): T[] {
+  if (step === 0) throw new TemplateError("a slice's step must not be 0");
+  const n = items.length;
+  const clamp = (i: number): number => {
+    const at = i < 0 ? i + n : i;
+    return step > 0 ? Math.min(Math.max(at, 0), n) : Math.min(Math.max(at, -1), n - 1);
+  };
+  const from = start === undefined ? (step > 0 ? 0 : n - 1) : clamp(start);
+  const to = stop === undefined ? (step > 0 ? n : -1) : clamp(stop);
+  const out: T[] = [];
+  for (let i = from; step > 0 ? i < to : i > to; i += step) out.push(items[i]!);
+  return out;
+}
