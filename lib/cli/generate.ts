@@ -1,7 +1,6 @@
 // `attune generate`: completions of texts or answers to conversations, one after another.
 
 import { basename } from "node:path";
-import { fromJs } from "../data/json.ts";
 import type { Json, JsonObject } from "../data/json.ts";
 import { readRows } from "../data/rows.ts";
 import { DataError } from "../errors.ts";

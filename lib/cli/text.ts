@@ -1,6 +1,7 @@
 // Text for terminals: nothing that comes from a file may steer the terminal that shows it.
 
 /** Control characters, C1 included, and those that turn the direction of writing. */
+// oxlint-disable-next-line no-control-regex -- they are what is looked for
 const UNSAFE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 const BREAKS = /[\n\t]/g;
 

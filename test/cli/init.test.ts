@@ -1,10 +1,10 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { chmod, mkdtemp, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { attune, MAIN } from "./attune.ts";
+import { tempDir } from "./tiny_model.ts";
 
 const CONFIG = {
   architectures: ["LlamaForCausalLM"],
@@ -25,7 +25,7 @@ const CONFIG = {
 };
 
 async function folder(): Promise<string> {
-  const dir = await mkdtemp(join(tmpdir(), "attune-init-"));
+  const dir = await tempDir();
   await writeFile(join(dir, "config.json"), JSON.stringify(CONFIG));
   return dir;
 }
@@ -84,7 +84,6 @@ describe("attune init", () => {
     const ran = await attune(["init", "config.json", "--output_dir", "file/out"], { cwd: dir });
     expect(ran.code).toBe(2);
     expect(ran.stderr).toMatch(/^attune: error: --output_dir: must be a folder that can be written/);
-    await chmod(join(dir, "file"), 0o644);
   });
 });
 

@@ -1,9 +1,11 @@
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { attune } from "./attune.ts";
+import { tempDir } from "./tiny_model.ts";
 
 const COMMANDS = ["sft", "dpo", "init", "chat", "generate", "score", "plan", "inspect", "profile"];
 
@@ -131,13 +133,14 @@ describe("a command line that is wrong", () => {
   it("cannot steer the terminal", async () => {
     const { stderr } = await attune(["sft", "\x1b[2J\x07.yaml"]);
     expect(stderr).toContain("\\x1b[2J\\x07.yaml");
+    // oxlint-disable-next-line no-control-regex -- none may be left
     expect(stderr).not.toMatch(/[\x00-\x09\x0b-\x1f]/);
   });
 });
 
 describe("a run file that is wrong", () => {
   it("is named with the line of the key, and flags with their own name", async () => {
-    const dir = await mkdtemp(join(tmpdir(), "attune-cli-"));
+    const dir = await tempDir();
     await writeFile(join(dir, "run.yaml"), "model: m\ndataset: d.jsonl\nbetta: 0.1\nshuffle: yes\n");
     const { code, stderr } = await attune(["dpo", "run.yaml", "--beta=-1", "--no-packing"], { cwd: dir });
     expect(stderr).toBe(
@@ -152,7 +155,7 @@ describe("a run file that is wrong", () => {
   });
 
   it("that is no YAML says where", async () => {
-    const dir = await mkdtemp(join(tmpdir(), "attune-cli-"));
+    const dir = await tempDir();
     await writeFile(join(dir, "run.yaml"), "model: m\ndataset: [d\n");
     const { code, stderr } = await attune(["sft", "run.yaml"], { cwd: dir });
     expect(code).toBe(2);
@@ -165,7 +168,7 @@ describe("files that are not there", () => {
     const rows = await attune(["plan", "--model", "m", "--dataset", "/no/such/rows.jsonl"]);
     expect(rows.code).toBe(3);
     expect(rows.stderr).toMatch(/^attune: error: .*rows\.jsonl.*\n$/);
-    const out = join(await mkdtemp(join(tmpdir(), "attune-cli-")), "out");
+    const out = join(await tempDir(), "out");
     const init = await attune(["init", "--config", "/no/such/config.json", "--output_dir", out, "--json"]);
     expect([init.code, init.stdout]).toEqual([3, ""]);
     expect(init.stderr).toMatch(
@@ -173,4 +176,11 @@ describe("files that are not there", () => {
     );
     expect(existsSync(out)).toBe(false);
   });
+});
+
+it("docs/config.md says what the schemas say", async () => {
+  const script = fileURLToPath(new URL("../../scripts/docs_config.mjs", import.meta.url));
+  const child = spawnSync(process.execPath, [script, "--check"], { encoding: "utf8" });
+  expect(child.stderr).toBe("");
+  expect(child.status).toBe(0);
 });

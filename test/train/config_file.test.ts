@@ -1,11 +1,18 @@
-import { mkdtemp, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { ConfigError } from "#lib/errors.js";
 import { resolveConfig, resolveOptions } from "#lib/train/config.js";
 import { mergeFlags, parseRunFile, readRunFile } from "#lib/train/config_file.js";
 import { changedKeys, formatConfig } from "#lib/train/config_record.js";
+
+const folders: string[] = [];
+async function tempDir(): Promise<string> {
+  folders.push(await mkdtemp(join(tmpdir(), "attune-config-")));
+  return folders.at(-1)!;
+}
+afterAll(() => Promise.all(folders.map((dir) => rm(dir, { recursive: true, force: true }))));
 
 const base = "model: m\ndataset: d.jsonl\n";
 
@@ -46,7 +53,7 @@ describe("a run file", () => {
   });
 
   it("is named in messages, with the line of the key", async () => {
-    const path = join(await mkdtemp(join(tmpdir(), "attune-config-")), "run.yaml");
+    const path = join(await tempDir(), "run.yaml");
     await writeFile(path, `${base}betta: 1\nbeta: soft\n`);
     const { raw, label } = mergeFlags(await readRunFile(path), { seed: "x" });
     const call = () => resolveConfig("dpo", raw, { label });

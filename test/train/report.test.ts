@@ -1,13 +1,20 @@
-import { mkdtemp, readdir, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, rm, readdir, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
-import { describe, expect, it } from "vitest";
+import { afterAll, describe, expect, it } from "vitest";
 import { WriteError } from "#lib/errors.js";
 import { resolveConfig } from "#lib/train/config.js";
 import { formatConfig } from "#lib/train/config_record.js";
 import { writeReport } from "#lib/train/report.js";
 import { embedJson, escapeHtml } from "#lib/train/report_page.js";
+
+const folders: string[] = [];
+async function tempDir(): Promise<string> {
+  folders.push(await mkdtemp(join(tmpdir(), "attune-report-")));
+  return folders.at(-1)!;
+}
+afterAll(() => Promise.all(folders.map((dir) => rm(dir, { recursive: true, force: true }))));
 
 const HOSTILE = `</script><script>alert("x")</script><img src=x onerror='alert(1)'>&amp;\u2028`;
 
@@ -20,7 +27,7 @@ interface Files {
 
 /** A run folder with these files, and its report. */
 async function report(files: Files): Promise<{ dir: string; html: string }> {
-  const dir = await mkdtemp(join(tmpdir(), "attune-report-"));
+  const dir = await tempDir();
   const lines = (rows: readonly unknown[]) => rows.map((row) => `${JSON.stringify(row)}\n`).join("");
   if (files.metrics) await writeFile(join(dir, "metrics.jsonl"), lines(files.metrics) + (files.tail ?? ""));
   if (files.samples) await writeFile(join(dir, "samples.jsonl"), lines(files.samples));
@@ -158,12 +165,12 @@ describe("report.html", () => {
 
   it("that cannot be written is a WriteError", async () => {
     await expect(writeReport("/no/such/folder")).rejects.toThrow(WriteError);
-    const dir = await mkdtemp(join(tmpdir(), "attune-report-"));
+    const dir = await tempDir();
     await expect(writeReport(join(dir, "missing"))).rejects.toThrow(/report\.html.*must be writable/);
   });
 
   it("is made in turns with other work", async () => {
-    const dir = await mkdtemp(join(tmpdir(), "attune-report-"));
+    const dir = await tempDir();
     const lines = Array.from({ length: 20_000 }, (_, i) => JSON.stringify({ step: i, loss: 1, grad_norm: 2 }));
     await writeFile(join(dir, "metrics.jsonl"), lines.join("\n"));
     let turns = 0;
