@@ -43,11 +43,14 @@ const MAX_TEXT = 4000;
 /** Escapes a text for HTML, in elements and in quoted attributes. */
 export function escapeHtml(text: string): string {
   const names: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-  // A control character has no place in HTML; it is shown as its picture instead.
-  return text
-    .replace(/[&<>"']/g, (c) => names[c]!)
-    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
-    .replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+  return (
+    text
+      .replace(/[&<>"']/g, (c) => names[c]!)
+      // A control character has no place in HTML; it is shown as its picture instead.
+      // oxlint-disable-next-line no-control-regex
+      .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)))
+      .replace(/[\u202a-\u202e\u2066-\u2069]/g, "\ufffd")
+  );
 }
 
 /** JSON that may stand inside a script element. */
@@ -189,7 +192,7 @@ function table(record: Readonly<Record<string, unknown>>): string {
 
 function cell(key: string, value: unknown): string {
   if (typeof value === "number") {
-    if (/bytes$/.test(key)) return `${escapeHtml(formatBytes(value))}`;
+    if (key.endsWith("bytes")) return formatBytes(value);
     return /(runtime|seconds)$/.test(key) ? duration(value) : figure(value);
   }
   if (value === null || value === undefined) return '<span class="none">not set</span>';
