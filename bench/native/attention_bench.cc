@@ -1,7 +1,9 @@
-// GF/s of attention beside the machine's measured peak: one long document, packed documents, prompt trees. Operations counted are
-// those of visible pairs alone: 4 D a pair and head forward, 10 D backward.
-//   g++ -std=c++20 -O3 -fno-math-errno -ffp-contract=fast -pthread -o /tmp/attention_bench bench/native/attention_bench.cc
-//     native/cpu/*.cc native/cpu/common/*.cc && /tmp/attention_bench [threads] [H K D]      (on one line; ATTUNE_CPU picks a level)
+// GF/s of attention beside the machine's measured peak: one long document, packed documents, prompt trees. Operations
+// counted are those of visible pairs alone: 4 D a pair and head forward, 10 D backward.
+//   g++ -std=c++20 -O3 -fno-math-errno -ffp-contract=fast -pthread -o /tmp/attention_bench
+//   bench/native/attention_bench.cc
+//     native/cpu/*.cc native/cpu/common/*.cc && /tmp/attention_bench [threads] [H K D]      (on one line; ATTUNE_CPU
+//     picks a level)
 #include <time.h>
 
 #include <chrono>
@@ -52,7 +54,8 @@ static double now() {
   return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
 }
 
-template <class F> static double best(F f) {
+template <class F>
+static double best(F f) {
   double least = 1e9;
   const double until = now() + 0.3;
   for (int i = 0; i < 3 || now() < until; ++i) {
@@ -79,7 +82,8 @@ static double peak(TestContext& c, bool half) {
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1;
-  const int64_t H = argc > 4 ? std::atoi(argv[2]) : 6, K = argc > 4 ? std::atoi(argv[3]) : 2, D = argc > 4 ? std::atoi(argv[4]) : 64;
+  const int64_t H = argc > 4 ? std::atoi(argv[2]) : 6, K = argc > 4 ? std::atoi(argv[3]) : 2,
+                D = argc > 4 ? std::atoi(argv[4]) : 64;
   alone = threads == 1;
   TestContext c(threads);
   // A layout is a list of documents; a tree is a prompt with two completions.
@@ -109,22 +113,27 @@ int main(int argc, char** argv) {
       }
       const int64_t n = int64_t(end.size());
       Random r(1);
-      Buffer q(type, {n, H, D}), k(type, {n, K, D}), v(type, {n, K, D}), ends(DType::i32, {n}), y(type, {n, H, D}), lse(DType::f32, {H, n});
+      Buffer q(type, {n, H, D}), k(type, {n, K, D}), v(type, {n, K, D}), ends(DType::i32, {n}), y(type, {n, H, D}),
+          lse(DType::f32, {H, n});
       Buffer dy(type, {n, H, D}), dq(type, {n, H, D}), dk(type, {n, K, D}), dv(type, {n, K, D});
       q.normal(r), k.normal(r), v.normal(r), dy.normal(r);
       for (int64_t i = 0; i < n; ++i) ends.set(i, double(end[size_t(i)]));
       Attention f{};
       f.q = q, f.k = k, f.v = v, f.end = ends, f.y = y, f.lse = lse, f.scale = 1 / std::sqrt(double(D));
       AttentionBackward b{};
-      b.q = q, b.k = k, b.v = v, b.end = ends, b.y = y, b.lse = lse, b.dy = dy, b.dq = dq, b.dk = dk, b.dv = dv, b.scale = f.scale;
+      b.q = q, b.k = k, b.v = v, b.end = ends, b.y = y, b.lse = lse, b.dy = dy, b.dq = dq, b.dk = dk, b.dv = dv,
+      b.scale = f.scale;
       c.plan(opcode_of("attention"), f);
       const double forward = best([&] { cpu::attention(f, c); });
       c.plan(opcode_of("attention_backward"), b);
       const double backward = best([&] { cpu::attention_backward(b, c); });
       const double work = pairs * double(H * D) / 1e9;
-      std::printf("  %-10s forward %7.2f ms %4.0f GF/s %2.0f%%   backward %7.2f ms %4.0f GF/s %2.0f%%   scratch %.1f / %.1f MiB\n", layout.name, forward * 1e3,
-                  4 * work / forward, 400 * work / forward / top, backward * 1e3, 10 * work / backward, 1000 * work / backward / top,
-                  double(cpu::attention_scratch(f)) / 1048576, double(cpu::attention_backward_scratch(b)) / 1048576);
+      std::printf(
+          "  %-10s forward %7.2f ms %4.0f GF/s %2.0f%%   backward %7.2f ms %4.0f GF/s %2.0f%%   scratch %.1f / %.1f "
+          "MiB\n",
+          layout.name, forward * 1e3, 4 * work / forward, 400 * work / forward / top, backward * 1e3,
+          10 * work / backward, 1000 * work / backward / top, double(cpu::attention_scratch(f)) / 1048576,
+          double(cpu::attention_backward_scratch(b)) / 1048576);
     }
   }
 }

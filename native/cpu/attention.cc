@@ -1,7 +1,7 @@
-// attention: y = softmax(scale q k^T) v per head, key j visible to query i iff j <= i < end[j] (and pos[i] - pos[j] < window).
-// source: lib/ops/attention.ts; online softmax as Dao 2023 (arXiv:2307.08691) algorithm 1.
-// tiling: task = (block of query rows, head). The panels of keys that a block sees are found once for it, so a branch of a prompt
-// tree never meets its sibling's keys; up to kKeys of them are scored at a time, more go through the online softmax.
+// attention: y = softmax(scale q k^T) v per head, key j visible to query i iff j <= i < end[j] (and pos[i] - pos[j] <
+// window). source: lib/ops/attention.ts; online softmax as Dao 2023 (arXiv:2307.08691) algorithm 1. tiling: task =
+// (block of query rows, head). The panels of keys that a block sees are found once for it, so a branch of a prompt tree
+// never meets its sibling's keys; up to kKeys of them are scored at a time, more go through the online softmax.
 #include "kernels.h"
 
 #include <algorithm>
@@ -36,8 +36,17 @@ struct ForwardPlan {
   char* panels;  // per head: k by dims, v by keys
 
   ForwardPlan(const Attention& a, void* scratch)
-      : core(gemm_core(a.q.dtype)), n(a.q.shape[0]), H(a.q.shape[1]), K(a.k.shape[1]), D(a.q.shape[2]), at{static_cast<char*>(scratch)}, mask(a, core.columns, at),
-        packed{&core, D, mask.panels, core.panels(D)}, heads(K, packed.dims_bytes() + packed.keys_bytes()), blocks(at.take<Block>(n)), panels(at.take<char>(heads.bytes)) {}
+      : core(gemm_core(a.q.dtype)),
+        n(a.q.shape[0]),
+        H(a.q.shape[1]),
+        K(a.k.shape[1]),
+        D(a.q.shape[2]),
+        at{static_cast<char*>(scratch)},
+        mask(a, core.columns, at),
+        packed{&core, D, mask.panels, core.panels(D)},
+        heads(K, packed.dims_bytes() + packed.keys_bytes()),
+        blocks(at.take<Block>(n)),
+        panels(at.take<char>(heads.bytes)) {}
   char* k(int64_t head) const { return panels + head * (packed.dims_bytes() + packed.keys_bytes()); }
   char* v(int64_t head) const { return k(head) + packed.dims_bytes(); }
 };
@@ -59,7 +68,8 @@ ATTUNE_INLINE float scale_and_mask(float* row, const Visible& seen, int slots, c
 }
 
 // Scores become exp(score - base) in the type of the operand of the next product, in place; returns their sum.
-template <class E> ATTUNE_INLINE float exponentials(float* row, int slots, float base) {
+template <class E>
+ATTUNE_INLINE float exponentials(float* row, int slots, float base) {
   V sums[2] = {zero(), zero()};
   const V shift = set(base);
   E* p = reinterpret_cast<E*>(row);
@@ -74,7 +84,9 @@ template <class E> ATTUNE_INLINE float exponentials(float* row, int slots, float
 }
 
 // E: what p is stored as, fp32 or (where the machine multiplies them) bf16.
-template <class T, class E> void forward_block(const Attention& a, const ForwardPlan& plan, Block b, int64_t h, const char* kp, const char* vp, void* own) {
+template <class T, class E>
+void forward_block(const Attention& a, const ForwardPlan& plan, Block b, int64_t h, const char* kp, const char* vp,
+                   void* own) {
   const GemmCore& core = plan.core;
   const int64_t D = plan.D, rows = b.last - b.first, columns = core.columns, dims = plan.packed.dim_panels * columns;
   const int64_t q_stride = padded(core.units(D)), s_stride = padded(kKeys), o_stride = padded(dims);
@@ -101,12 +113,14 @@ template <class T, class E> void forward_block(const Attention& a, const Forward
     for (int c = 0; c < seen.count; ++c)
       for (int64_t t = 0; t < tiles; ++t)
         if (c < slots[t])
-          core.by_rows[tile_rows(t)](q + t * core.rows * q_stride, q_stride, plan.packed.by_dims(kp, seen.panel[c]), core.units(D),
+          core.by_rows[tile_rows(t)](q + t * core.rows * q_stride, q_stride, plan.packed.by_dims(kp, seen.panel[c]),
+                                     core.units(D),
                                      {s + t * core.rows * s_stride + c * columns, s_stride, static_cast<int>(columns)});
     for (int64_t r = 0; r < rows; ++r) {
       float* row = s + r * s_stride;
       const int count = slots[r / core.rows];
-      const float next = std::max(high[r], scale_and_mask(row, seen, count, plan.mask, b.first + r, set(static_cast<float>(a.scale))));
+      const float next =
+          std::max(high[r], scale_and_mask(row, seen, count, plan.mask, b.first + r, set(static_cast<float>(a.scale))));
       const float base = next == -infinity ? 0.0f : next, sum = exponentials<E>(row, count, base);
       const float shrink = begun ? std::exp(high[r] - base) : 0.0f;
       if (begun && shrink != 1.0f)
@@ -121,7 +135,8 @@ template <class T, class E> void forward_block(const Attention& a, const Forward
         out.add = begun ? to : nullptr;
         out.add_stride = o_stride;
         seen.runs(slots[t], [&](int slot, int count, int64_t panel) {
-          core.by_rows[tile_rows(t)](s + t * core.rows * s_stride + slot * columns / core.pair, s_stride, plan.packed.by_keys(vp, panel, p), count * columns / core.pair, out);
+          core.by_rows[tile_rows(t)](s + t * core.rows * s_stride + slot * columns / core.pair, s_stride,
+                                     plan.packed.by_keys(vp, panel, p), count * columns / core.pair, out);
           out.add = to;
         });
         if (!begun && !slots[t])
@@ -140,13 +155,16 @@ template <class T, class E> void forward_block(const Attention& a, const Forward
   }
 }
 
-template <class T> void forward(const Attention& a, Context& c) {
+template <class T>
+void forward(const Attention& a, Context& c) {
   using E = std::conditional_t<ATTUNE_LEVEL >= 3, T, float>;
   ForwardPlan plan(a, c.scratch());
   plan.mask.fill(a);
   int64_t count = 0;
   plan.mask.segments([&](int64_t first, int64_t end) {
-    for (int64_t i = first; i < end; i += kRows) plan.blocks[count++] = {static_cast<int32_t>(i), static_cast<int32_t>(std::min(end, i + kRows)), static_cast<int32_t>(first)};
+    for (int64_t i = first; i < end; i += kRows)
+      plan.blocks[count++] = {static_cast<int32_t>(i), static_cast<int32_t>(std::min(end, i + kRows)),
+                              static_cast<int32_t>(first)};
   });
   const int64_t G = plan.H / plan.K, panels = plan.mask.panels;
   for (int64_t kv = 0; kv < plan.K; kv += plan.heads.at_once) {
@@ -155,10 +173,12 @@ template <class T> void forward(const Attention& a, Context& c) {
       plan.packed.pack_dims(a.k, kv + task / panels, task % panels, plan.k(task / panels));
       plan.packed.pack_keys(a.v, kv + task / panels, task % panels, plan.mask, plan.v(task / panels));
     });
-    c.parallel(count * heads * G, [&](int64_t task, int thread) {  // the last blocks of a long document are the largest: first
-      const int64_t g = task % (heads * G);
-      forward_block<T, E>(a, plan, plan.blocks[count - 1 - task / (heads * G)], kv * G + g, plan.k(g / G), plan.v(g / G), c.thread_scratch(thread));
-    });
+    c.parallel(count * heads * G,
+               [&](int64_t task, int thread) {  // the last blocks of a long document are the largest: first
+                 const int64_t g = task % (heads * G);
+                 forward_block<T, E>(a, plan, plan.blocks[count - 1 - task / (heads * G)], kv * G + g, plan.k(g / G),
+                                     plan.v(g / G), c.thread_scratch(thread));
+               });
   }
 }
 

@@ -1,8 +1,9 @@
-// attention_backward: dq, dk, dv of attention from what it saved. With P = exp(scale q k^T - lse), dS = P (dy v^T - dy . y):
-// dv = P^T dy, dq = scale dS k, dk = scale dS^T q. source: lib/ops/attention.ts; Dao 2023 (arXiv:2307.08691) algorithm 2.
-// tiling: each segment (document or tree) is cut into chunks of about kChunk rows. A task takes one chunk of keys, one of queries of
-// the same segment, and one kv head with all its query heads. Tasks run by distance between the two chunks: 0 for all, then 1, ...;
-// so at any time each row of dq, dk and dv has one owner, and its terms add up in one order. No atomics, nothing computed twice.
+// attention_backward: dq, dk, dv of attention from what it saved. With P = exp(scale q k^T - lse), dS = P (dy v^T - dy
+// . y): dv = P^T dy, dq = scale dS k, dk = scale dS^T q. source: lib/ops/attention.ts; Dao 2023 (arXiv:2307.08691)
+// algorithm 2. tiling: each segment (document or tree) is cut into chunks of about kChunk rows. A task takes one chunk
+// of keys, one of queries of the same segment, and one kv head with all its query heads. Tasks run by distance between
+// the two chunks: 0 for all, then 1, ...; so at any time each row of dq, dk and dv has one owner, and its terms add up
+// in one order. No atomics, nothing computed twice.
 #include "kernels.h"
 
 #include <algorithm>
@@ -45,9 +46,20 @@ struct BackwardPlan {
   char* panels;  // per head: k by dims, v by dims, k by keys, lows
 
   BackwardPlan(const AttentionBackward& a, void* scratch)
-      : core(gemm_core(a.q.dtype)), n(a.q.shape[0]), H(a.q.shape[1]), K(a.k.shape[1]), D(a.q.shape[2]), G(H / K), most_panels(kChunk / core.columns + 3),
-        at{static_cast<char*>(scratch)}, mask(a, core.columns, at), packed{&core, D, mask.panels, core.panels(D)},
-        low_bytes(a.q.dtype == DType::bf16 && n > kChunk ? n * (G + 2) * D * 2 : 0), heads(K, head_bytes()), chunks(at.take<Chunk>(n)), delta(at.take<float>(H * n)),
+      : core(gemm_core(a.q.dtype)),
+        n(a.q.shape[0]),
+        H(a.q.shape[1]),
+        K(a.k.shape[1]),
+        D(a.q.shape[2]),
+        G(H / K),
+        most_panels(kChunk / core.columns + 3),
+        at{static_cast<char*>(scratch)},
+        mask(a, core.columns, at),
+        packed{&core, D, mask.panels, core.panels(D)},
+        low_bytes(a.q.dtype == DType::bf16 && n > kChunk ? n * (G + 2) * D * 2 : 0),
+        heads(K, head_bytes()),
+        chunks(at.take<Chunk>(n)),
+        delta(at.take<float>(H * n)),
         panels(at.take<char>(heads.bytes)) {}
 
   int64_t head_bytes() const { return 2 * packed.dims_bytes() + packed.keys_bytes() + low_bytes; }
@@ -62,7 +74,8 @@ struct BackwardPlan {
 };
 
 // y (= or +=) scale * x, keeping in `low` what the rounding of y drops.
-template <class T> ATTUNE_INLINE void add_to(T* y, [[maybe_unused]] bf16* low, const float* x, int64_t D, V scale, bool first) {
+template <class T>
+ATTUNE_INLINE void add_to(T* y, [[maybe_unused]] bf16* low, const float* x, int64_t D, V scale, bool first) {
   lanes(D, [&](int64_t d, auto m) {
     V v = load(x + d, m) * scale;
     if (!first) v = v + load(y + d, m);
@@ -103,7 +116,8 @@ struct Room {
 #if ATTUNE_LEVEL >= 3
 // Lane by lane a pair of bf16, the first one low.
 ATTUNE_INLINE void store_pairs(float* to, V first, V second) {
-  _mm512_storeu_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32(to_bf16(first)), _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(second)), 16)));
+  _mm512_storeu_si512(to, _mm512_or_si512(_mm512_cvtepu16_epi32(to_bf16(first)),
+                                          _mm512_slli_epi32(_mm512_cvtepu16_epi32(to_bf16(second)), 16)));
 }
 #endif
 
@@ -116,7 +130,8 @@ struct Gradients {
   V p, ds;
 };
 
-ATTUNE_INLINE Gradients gradients(const Mask& mask, bool full, const RowStats& r, int64_t key, const float* s, const float* dp, V scale) {
+ATTUNE_INLINE Gradients gradients(const Mask& mask, bool full, const RowStats& r, int64_t key, const float* s,
+                                  const float* dp, V scale) {
   V p = exp(load(s) * scale - r.lse);
   V ds = p * (load(dp) - r.delta);
   if (!full) {
@@ -126,16 +141,20 @@ ATTUNE_INLINE Gradients gradients(const Mask& mask, bool full, const RowStats& r
   return {p, ds};
 }
 
-// Turns scores and dP of rows [r, r + 2) into P and dS, panels beyond `slots` into 0. fp32: each in its place. bf16: dS by rows at the
-// front of its row; P and dS paired over the two rows, as the operand of products over queries, in s: P in the first row, dS in the second.
-template <class E> void softmax_backward(const BackwardPlan& plan, const Room& w, const Visible& seen, int slots, int64_t r, bool second, const RowStats* stats, V scale) {
+// Turns scores and dP of rows [r, r + 2) into P and dS, panels beyond `slots` into 0. fp32: each in its place. bf16: dS
+// by rows at the front of its row; P and dS paired over the two rows, as the operand of products over queries, in s: P
+// in the first row, dS in the second.
+template <class E>
+void softmax_backward(const BackwardPlan& plan, const Room& w, const Visible& seen, int slots, int64_t r, bool second,
+                      const RowStats* stats, V scale) {
   const int64_t columns = plan.core.columns;
   float *s0 = w.s + r * w.s_stride, *s1 = s0 + w.s_stride, *d0 = w.dp + r * w.s_stride, *d1 = d0 + w.s_stride;
   for (int c = 0; c < slots; ++c)
     for (int64_t j = c * columns; j < (c + 1) * columns; j += V::W) {
       const int64_t key = seen.panel[c] * columns + j - c * columns;
       const Gradients a = gradients(plan.mask, seen.full[c], stats[0], key, s0 + j, d0 + j, scale);
-      const Gradients b = second ? gradients(plan.mask, seen.full[c], stats[1], key, s1 + j, d1 + j, scale) : Gradients{zero(), zero()};
+      const Gradients b =
+          second ? gradients(plan.mask, seen.full[c], stats[1], key, s1 + j, d1 + j, scale) : Gradients{zero(), zero()};
       if constexpr (std::is_same_v<E, float>) {
         store(s0 + j, a.p), store(d0 + j, a.ds);
         if (second) store(s1 + j, b.p), store(d1 + j, b.ds);
@@ -158,8 +177,8 @@ template <class E> void softmax_backward(const BackwardPlan& plan, const Room& w
 
 // One block of query rows and one head against the panels of a chunk of keys that it sees.
 template <class T, class E>
-void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const Room& w, int64_t first, int64_t last, int64_t h, const Visible& seen, int64_t first_panel,
-                    int64_t head, bool diagonal) {
+void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const Room& w, int64_t first, int64_t last,
+                    int64_t h, const Visible& seen, int64_t first_panel, int64_t head, bool diagonal) {
   const GemmCore& core = plan.core;
   const int64_t D = plan.D, rows = last - first, columns = core.columns, tiles = (rows + core.rows - 1) / core.rows;
   const int64_t at = (first * plan.H + h) * D, stride = plan.H * D, panel_bytes = core.panel_bytes(kRows);
@@ -178,8 +197,10 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
     for (int64_t t = 0; t < tiles; ++t) {
       if (c >= slots[t]) continue;
       const int64_t in = t * core.rows * w.in_stride, out = t * core.rows * w.s_stride + c * columns;
-      core.by_rows[tile_rows(t)](w.q + in, w.in_stride, plan.packed.by_dims(plan.k_dims(head), seen.panel[c]), core.units(D), {w.s + out, w.s_stride, static_cast<int>(columns)});
-      core.by_rows[tile_rows(t)](w.dy + in, w.in_stride, plan.packed.by_dims(plan.v_dims(head), seen.panel[c]), core.units(D), {w.dp + out, w.s_stride, static_cast<int>(columns)});
+      core.by_rows[tile_rows(t)](w.q + in, w.in_stride, plan.packed.by_dims(plan.k_dims(head), seen.panel[c]),
+                                 core.units(D), {w.s + out, w.s_stride, static_cast<int>(columns)});
+      core.by_rows[tile_rows(t)](w.dy + in, w.in_stride, plan.packed.by_dims(plan.v_dims(head), seen.panel[c]),
+                                 core.units(D), {w.dp + out, w.s_stride, static_cast<int>(columns)});
     }
 
   const float* lse = a.lse.as<float>() + h * plan.n;
@@ -187,7 +208,8 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
   for (int64_t r = 0; r < rows; r += 2) {
     const int64_t i = first + r;
     const bool second = r + 1 < rows;
-    const RowStats stats[2] = {{i, set(lse[i]), set(delta[i])}, {i + 1, set(second ? lse[i + 1] : 0.0f), set(second ? delta[i + 1] : 0.0f)}};
+    const RowStats stats[2] = {{i, set(lse[i]), set(delta[i])},
+                               {i + 1, set(second ? lse[i + 1] : 0.0f), set(second ? delta[i + 1] : 0.0f)}};
     softmax_backward<E>(plan, w, seen, slots[r / core.rows], r, second, stats, set(static_cast<float>(a.scale)));
   }
 
@@ -198,8 +220,9 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
         TileOut out{to, w.out_stride, static_cast<int>(columns)};
         out.add_stride = w.out_stride;
         seen.runs(slots[t], [&](int slot, int count, int64_t panel) {
-          core.by_rows[tile_rows(t)](w.dp + t * core.rows * w.s_stride + slot * columns / core.pair, w.s_stride, plan.packed.by_keys(plan.k_keys(head), panel, p),
-                                     count * columns / core.pair, out);
+          core.by_rows[tile_rows(t)](w.dp + t * core.rows * w.s_stride + slot * columns / core.pair, w.s_stride,
+                                     plan.packed.by_keys(plan.k_keys(head), panel, p), count * columns / core.pair,
+                                     out);
           out.add = to;
         });
         if (!slots[t])
@@ -207,7 +230,8 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
       }
     bf16* low = plan.lows(head).dq;
     for (int64_t r = 0; r < rows; ++r)
-      add_to(a.dq.as<T>() + at + r * stride, low ? low + ((first + r) * plan.G + h % plan.G) * D : nullptr, w.dq + r * w.out_stride, D, set(static_cast<float>(a.scale)), diagonal);
+      add_to(a.dq.as<T>() + at + r * stride, low ? low + ((first + r) * plan.G + h % plan.G) * D : nullptr,
+             w.dq + r * w.out_stride, D, set(static_cast<float>(a.scale)), diagonal);
   }
 
   // Sums over queries: P and dS lie unit by unit, `pair` rows deep.
@@ -215,9 +239,11 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
   seen.runs(seen.count, [&](int slot, int count, int64_t panel) {
     for (int64_t key = 0; key < count * columns; key += core.rows) {
       const int some = static_cast<int>(std::min<int64_t>(core.rows, count * columns - key));
-      const int64_t skip = std::max<int64_t>(0, panel * columns + key - first) / core.pair, units = core.units(rows) - skip;  // earlier rows see none of them
+      const int64_t skip = std::max<int64_t>(0, panel * columns + key - first) / core.pair,
+                    units = core.units(rows) - skip;  // earlier rows see none of them
       if (units <= 0) continue;
-      const int64_t from = skip * core.pair * w.s_stride + slot * columns + key, to = ((panel - first_panel) * columns + key) * w.out_stride;
+      const int64_t from = skip * core.pair * w.s_stride + slot * columns + key,
+                    to = ((panel - first_panel) * columns + key) * w.out_stride;
       for (int64_t p = 0; p < plan.packed.dim_panels; ++p) {
         auto product = [&](const float* x, const char* panels, float* y) {
           y += to + p * columns;
@@ -233,8 +259,11 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
 }
 
 // One chunk of keys, the chunk of queries `distance` further on, one kv head of those packed.
-template <class T, class E> void chunk_backward(const AttentionBackward& a, const BackwardPlan& plan, const Chunk* keys, int distance, int64_t kv, int64_t head, void* own) {
-  const int64_t columns = plan.core.columns, D = plan.D, first_panel = keys->first / columns, end_panel = (keys->last - 1) / columns + 1;
+template <class T, class E>
+void chunk_backward(const AttentionBackward& a, const BackwardPlan& plan, const Chunk* keys, int distance, int64_t kv,
+                    int64_t head, void* own) {
+  const int64_t columns = plan.core.columns, D = plan.D, first_panel = keys->first / columns,
+                end_panel = (keys->last - 1) / columns + 1;
   const Chunk queries = keys[distance];
   const Room w(plan, own);
   const int64_t zeros = (end_panel - first_panel) * columns * w.out_stride;
@@ -247,18 +276,22 @@ template <class T, class E> void chunk_backward(const AttentionBackward& a, cons
     seen.find(plan.mask, first, last, first_panel, std::min(end_panel, (last - 1) / columns + 1), Visible::kMost);
     if (!seen.count && distance > 0) continue;
     any = true;
-    for (int64_t h = kv * plan.G; h < (kv + 1) * plan.G; ++h) block_backward<T, E>(a, plan, w, first, last, h, seen, first_panel, head, distance == 0);
+    for (int64_t h = kv * plan.G; h < (kv + 1) * plan.G; ++h)
+      block_backward<T, E>(a, plan, w, first, last, h, seen, first_panel, head, distance == 0);
   }
   if (!any) return;
   const Lows low = plan.lows(head);
   for (int64_t j = keys->first; j < keys->last; ++j) {
     const int64_t from = (j - first_panel * columns) * w.out_stride, to = (j * plan.K + kv) * D;
-    if (a.dk) add_to(a.dk.as<T>() + to, low.dk ? low.dk + j * D : nullptr, w.dk + from, D, set(static_cast<float>(a.scale)), distance == 0);
+    if (a.dk)
+      add_to(a.dk.as<T>() + to, low.dk ? low.dk + j * D : nullptr, w.dk + from, D, set(static_cast<float>(a.scale)),
+             distance == 0);
     if (a.dv) add_to(a.dv.as<T>() + to, low.dv ? low.dv + j * D : nullptr, w.dv + from, D, set(1.0f), distance == 0);
   }
 }
 
-template <class T> void backward(const AttentionBackward& a, Context& c) {
+template <class T>
+void backward(const AttentionBackward& a, Context& c) {
   using E = std::conditional_t<ATTUNE_LEVEL >= 3, T, float>;
   BackwardPlan plan(a, c.scratch());
   plan.mask.fill(a);
@@ -266,8 +299,11 @@ template <class T> void backward(const AttentionBackward& a, Context& c) {
   plan.mask.segments([&](int64_t first, int64_t end) {
     const int64_t parts = (end - first + kChunk - 1) / kChunk;
     for (int64_t m = 0, from = first; m < parts; ++m) {  // cut between panels
-      const int64_t cut = m + 1 == parts ? end : (first + (m + 1) * (end - first) / parts + plan.core.columns - 1) / plan.core.columns * plan.core.columns;
-      plan.chunks[count++] = {static_cast<int32_t>(from), static_cast<int32_t>(cut), static_cast<int32_t>(parts - 1 - m)};
+      const int64_t cut = m + 1 == parts ? end
+                                         : (first + (m + 1) * (end - first) / parts + plan.core.columns - 1) /
+                                               plan.core.columns * plan.core.columns;
+      plan.chunks[count++] = {static_cast<int32_t>(from), static_cast<int32_t>(cut),
+                              static_cast<int32_t>(parts - 1 - m)};
       from = cut;
     }
     farthest = std::max(farthest, parts - 1);
@@ -293,7 +329,8 @@ template <class T> void backward(const AttentionBackward& a, Context& c) {
     for (int distance = 0; distance <= farthest; ++distance)
       c.parallel(heads * count, [&](int64_t task, int thread) {
         const int64_t chunk = task / heads, head = task % heads;
-        if (plan.chunks[chunk].after >= distance) chunk_backward<T, E>(a, plan, plan.chunks + chunk, distance, kv + head, head, c.thread_scratch(thread));
+        if (plan.chunks[chunk].after >= distance)
+          chunk_backward<T, E>(a, plan, plan.chunks + chunk, distance, kv + head, head, c.thread_scratch(thread));
       });
   }
 }
@@ -312,5 +349,7 @@ int64_t attention_backward_bytes(const AttentionBackward& a) { return BackwardPl
 
 ATTUNE_KERNEL(attention_backward, AttentionBackward)
 #if ATTUNE_LEVEL == 0
-int64_t attune::cpu::attention_backward_scratch(const AttentionBackward& a) { return ATTUNE_CALL(attention_backward_bytes, a); }
+int64_t attune::cpu::attention_backward_scratch(const AttentionBackward& a) {
+  return ATTUNE_CALL(attention_backward_bytes, a);
+}
 #endif

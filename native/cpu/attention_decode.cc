@@ -1,6 +1,6 @@
-// attention_decode: one query per slot over that slot's cache: slot s sees places < len[s], with a window only the last of them.
-// source: lib/ops/attention_decode.ts. Online softmax over runs of places; a slot that sees nothing gives zeros.
-// tiling: task = (slot, kv head) with all its query heads, so that the cache comes from memory once.
+// attention_decode: one query per slot over that slot's cache: slot s sees places < len[s], with a window only the last
+// of them. source: lib/ops/attention_decode.ts. Online softmax over runs of places; a slot that sees nothing gives
+// zeros. tiling: task = (slot, kv head) with all its query heads, so that the cache comes from memory once.
 #include "kernels.h"
 
 #include <algorithm>
@@ -15,8 +15,11 @@ namespace {
 
 constexpr int64_t kPlaces = 128;  // scored at a time
 
-// One query head over a run of `count` places, `stride` elements apart. acc, high and sum are the state of its online softmax.
-template <class Cache> void attend(const float* q, const Cache* k, const Cache* v, int64_t count, int64_t stride, int64_t D, float scale, float* p, float* acc, float* high, float* sum) {
+// One query head over a run of `count` places, `stride` elements apart. acc, high and sum are the state of its online
+// softmax.
+template <class Cache>
+void attend(const float* q, const Cache* k, const Cache* v, int64_t count, int64_t stride, int64_t D, float scale,
+            float* p, float* acc, float* high, float* sum) {
   V top = set(*high), total = zero();
   for (int64_t j = 0; j < count; ++j) {
     V s = zero();
@@ -43,12 +46,14 @@ template <class Cache> void attend(const float* q, const Cache* k, const Cache* 
   });
 }
 
-template <class T, class Cache> void decode(const AttentionDecode& a, Context& c, const T* queries, const Cache* keys) {
+template <class T, class Cache>
+void decode(const AttentionDecode& a, Context& c, const T* queries, const Cache* keys) {
   const int64_t slots = a.q.shape[0], H = a.q.shape[1], D = a.q.shape[2], L = a.k.shape[1], K = a.k.shape[2], G = H / K;
   const Cache* values = a.v.as<Cache>();
   c.parallel(slots * K, [&](int64_t task, int thread) {
     const int64_t s = task / K, kv = task % K, row = padded(D);
-    const int64_t len = std::min<int64_t>(L, a.len.as<int32_t>()[s]), first = a.window > 0 ? std::max<int64_t>(0, len - static_cast<int64_t>(a.window)) : 0;
+    const int64_t len = std::min<int64_t>(L, a.len.as<int32_t>()[s]),
+                  first = a.window > 0 ? std::max<int64_t>(0, len - static_cast<int64_t>(a.window)) : 0;
     Places at{static_cast<char*>(c.thread_scratch(thread))};
     float* p = at.take<float>(kPlaces);
     float* q = at.take<float>(row);
@@ -63,7 +68,8 @@ template <class T, class Cache> void decode(const AttentionDecode& a, Context& c
         const T* from = queries + (s * H + kv * G + g) * D;
         lanes(D, [&](int64_t d, auto m) { store(q + d, load(from + d, m), m); });
         const int64_t place = ((s * L + j) * K + kv) * D;
-        attend(q, keys + place, values + place, std::min(kPlaces, len - j), K * D, D, static_cast<float>(a.scale), p, acc + g * row, high + g, sum + g);
+        attend(q, keys + place, values + place, std::min(kPlaces, len - j), K * D, D, static_cast<float>(a.scale), p,
+               acc + g * row, high + g, sum + g);
       }
     for (int64_t g = 0; g < G; ++g) {
       T* y = a.y.as<T>() + (s * H + kv * G + g) * D;

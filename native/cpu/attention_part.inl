@@ -1,19 +1,21 @@
-// What the passes of attention share: places in scratch, the mask summed up by panels of keys, and packed panels of K and V;
-// after rows.inl. A panel is as many neighbouring keys as the micro-kernel's tile has columns.
+// What the passes of attention share: places in scratch, the mask summed up by panels of keys, and packed panels of K
+// and V; after rows.inl. A panel is as many neighbouring keys as the micro-kernel's tile has columns.
 
 namespace attune::cpu::ISA {
 namespace {
 
-// j <= i < end[j], and pos[i] - pos[j] < window: by key, and by panel what is enough to skip it or to leave the mask out.
-// Everything is a small whole number, exact in fp32.
+// j <= i < end[j], and pos[i] - pos[j] < window: by key, and by panel what is enough to skip it or to leave the mask
+// out. Everything is a small whole number, exact in fp32.
 struct Mask {
   int64_t n, columns, panels;
   bool windowed;
   float window;
-  float *index, *end, *pos;                      // by key, to the end of the last panel; keys beyond the last have end 0
+  float *index, *end, *pos;  // by key, to the end of the last panel; keys beyond the last have end 0
   float *lowest_end, *highest_end, *lowest_pos, *highest_pos;  // by panel
 
-  template <class A> Mask(const A& a, int64_t columns, Places& at) : n(a.end.size()), columns(columns), panels((n + columns - 1) / columns) {
+  template <class A>
+  Mask(const A& a, int64_t columns, Places& at)
+      : n(a.end.size()), columns(columns), panels((n + columns - 1) / columns) {
     windowed = a.window > 0;
     window = static_cast<float>(a.window);
     index = at.take<float>(panels * columns);
@@ -25,7 +27,8 @@ struct Mask {
     highest_pos = at.take<float>(windowed ? panels : 0);
   }
 
-  template <class A> void fill(const A& a) {
+  template <class A>
+  void fill(const A& a) {
     for (int64_t j = 0; j < panels * columns; ++j) {
       index[j] = static_cast<float>(j);
       end[j] = j < n ? static_cast<float>(a.end.template as<int32_t>()[j]) : 0.0f;
@@ -44,8 +47,10 @@ struct Mask {
 
   bool never_seen(int64_t j) const { return end[j] <= index[j]; }
 
-  // Calls f(first, end) for every run of rows that no key before it reaches: documents, trees, runs of rows that see nothing.
-  template <class F> void segments(F f) const {
+  // Calls f(first, end) for every run of rows that no key before it reaches: documents, trees, runs of rows that see
+  // nothing.
+  template <class F>
+  void segments(F f) const {
     for (int64_t i = 0, j; i < n; i = j) {
       j = i + 1;
       if (never_seen(i)) {
@@ -80,7 +85,8 @@ struct Visible {
     for (; from < to && count < most; ++from) {
       if (m.highest_end[from] <= begin || (m.windowed && low - m.highest_pos[from] >= m.window)) continue;
       panel[count] = static_cast<int32_t>(from);
-      full[count++] = (from + 1) * m.columns - 1 <= first && m.lowest_end[from] >= end && !(m.windowed && high - m.lowest_pos[from] >= m.window);
+      full[count++] = (from + 1) * m.columns - 1 <= first && m.lowest_end[from] >= end &&
+                      !(m.windowed && high - m.lowest_pos[from] >= m.window);
     }
     return from;
   }
@@ -91,7 +97,8 @@ struct Visible {
     return c;
   }
   // Calls f(slot, slots, panel) for runs of neighbouring panels among the first `most`.
-  template <class F> ATTUNE_INLINE void runs(int most, F f) const {
+  template <class F>
+  ATTUNE_INLINE void runs(int most, F f) const {
     for (int s = 0, e; s < most; s = e) {
       for (e = s + 1; e < most && panel[e] == panel[e - 1] + 1;) ++e;
       f(s, e - s, static_cast<int64_t>(panel[s]));
@@ -114,22 +121,29 @@ struct Packed {
   }
 
   void pack_dims(const Tensor& x, int64_t head, int64_t panel, char* base) const {
-    const int64_t stride = x.shape[1] * D, first = panel * core->columns, rows = std::min<int64_t>(core->columns, x.shape[0] - first);
-    core->pack_b_t(x.as<char>() + (first * stride + head * D) * width(x.dtype), stride, D, static_cast<int>(rows), base + panel * core->panel_bytes(D));
+    const int64_t stride = x.shape[1] * D, first = panel * core->columns,
+                  rows = std::min<int64_t>(core->columns, x.shape[0] - first);
+    core->pack_b_t(x.as<char>() + (first * stride + head * D) * width(x.dtype), stride, D, static_cast<int>(rows),
+                   base + panel * core->panel_bytes(D));
   }
 
   // Rows that nobody ever sees are packed as 0: whatever they hold, 0 times it must add nothing.
   void pack_keys(const Tensor& x, int64_t head, int64_t panel, const Mask& mask, char* base) const {
-    const int64_t columns = core->columns, stride = x.shape[1] * D, first = panel * columns, rows = std::min(columns, x.shape[0] - first);
-    const int64_t value = core->widened ? 4 : width(x.dtype), step = columns * core->pair;  // bytes of a value, values of a unit row
+    const int64_t columns = core->columns, stride = x.shape[1] * D, first = panel * columns,
+                  rows = std::min(columns, x.shape[0] - first);
+    const int64_t value = core->widened ? 4 : width(x.dtype),
+                  step = columns * core->pair;  // bytes of a value, values of a unit row
     for (int64_t p = 0; p < dim_panels; ++p) {
       char* to = base + (p * panels + panel) * core->panel_bytes(columns);
       const char* from = x.as<char>() + (first * stride + head * D + p * columns) * width(x.dtype);
       core->pack_b(from, stride, rows, static_cast<int>(std::min(columns, D - p * columns)), to);
-      std::memset(to + core->units(rows) * columns * 4, 0, static_cast<size_t>((core->units(columns) - core->units(rows)) * columns * 4));
+      std::memset(to + core->units(rows) * columns * 4, 0,
+                  static_cast<size_t>((core->units(columns) - core->units(rows)) * columns * 4));
       for (int64_t r = 0; r < rows; ++r)
         if (mask.never_seen(first + r))
-          for (int64_t j = 0; j < columns; ++j) std::memset(to + (r / core->pair * step + j * core->pair + r % core->pair) * value, 0, static_cast<size_t>(value));
+          for (int64_t j = 0; j < columns; ++j)
+            std::memset(to + (r / core->pair * step + j * core->pair + r % core->pair) * value, 0,
+                        static_cast<size_t>(value));
     }
   }
 };

@@ -1,5 +1,6 @@
 // cache_write: y = cache with y[slot[m], place[m]] = x[m]; a negative or out-of-range slot or place writes nothing.
-// source: lib/ops/cache_write.ts. In place over the cache it touches only the M rows; later m win where two name one place.
+// source: lib/ops/cache_write.ts. In place over the cache it touches only the M rows; later m win where two name one
+// place.
 #include <cstring>
 
 #include "../runtime/context.h"
@@ -12,7 +13,9 @@ void cache_write(const CacheWrite& a, Context& c) {
   const int64_t slots = a.cache.shape[0], places = a.cache.shape[1], row = a.cache.shape[2] * a.cache.shape[3];
   if (a.y.data != a.cache.data) {
     const int64_t bytes = places * row * width(a.cache.dtype);
-    c.parallel(slots, [&](int64_t s, int) { std::memcpy(a.y.as<char>() + s * bytes, a.cache.as<char>() + s * bytes, size_t(bytes)); });
+    c.parallel(slots, [&](int64_t s, int) {
+      std::memcpy(a.y.as<char>() + s * bytes, a.cache.as<char>() + s * bytes, size_t(bytes));
+    });
   }
   const int32_t* slot = a.slot.as<int32_t>();
   const int32_t* place = a.place.as<int32_t>();

@@ -1,6 +1,6 @@
-// dpo_loss: per pair -(1-ls) log_sigmoid(delta) - ls log_sigmoid(-delta), delta = beta ((chosen - ref_chosen) - (rejected - ref_rejected)).
-// source: lib/ops/dpo_loss.ts; Rafailov et al. 2023 (arXiv:2305.18290) eq. 7, label smoothing as in cDPO.
-// The log-ratios are small differences of large sums, so they are formed in double.
+// dpo_loss: per pair -(1-ls) log_sigmoid(delta) - ls log_sigmoid(-delta), delta = beta ((chosen - ref_chosen) -
+// (rejected - ref_rejected)). source: lib/ops/dpo_loss.ts; Rafailov et al. 2023 (arXiv:2305.18290) eq. 7, label
+// smoothing as in cDPO. The log-ratios are small differences of large sums, so they are formed in double.
 #include <algorithm>
 #include <cmath>
 
@@ -15,7 +15,8 @@ double log_sigmoid(double x) { return std::fmin(x, 0.0) - std::log1p(std::exp(-s
 
 double sigmoid(double x) { return x >= 0 ? 1.0 / (1.0 + std::exp(-x)) : std::exp(x) / (1.0 + std::exp(x)); }
 
-template <class A> double margin(const A& a, int64_t i) {
+template <class A>
+double margin(const A& a, int64_t i) {
   const double chosen = double(a.chosen.template as<float>()[i]) - double(a.ref_chosen.template as<float>()[i]);
   const double rejected = double(a.rejected.template as<float>()[i]) - double(a.ref_rejected.template as<float>()[i]);
   return a.beta * (chosen - rejected);

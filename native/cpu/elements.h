@@ -1,4 +1,5 @@
-// Scalar access to elements of any dtype: conversions with one rounding, and a switch from a Tensor's dtype to a C++ type.
+// Scalar access to elements of any dtype: conversions with one rounding, and a switch from a Tensor's dtype to a C++
+// type.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -16,10 +17,15 @@ inline float to_f32(bf16 x) {
   return f;
 }
 
-template <class T> T from_f32(float x);
-template <> inline float from_f32<float>(float x) { return x; }
+template <class T>
+T from_f32(float x);
+template <>
+inline float from_f32<float>(float x) {
+  return x;
+}
 // Round to nearest, ties to even; a NaN stays a NaN (its quiet bit is set), infinity stays infinity.
-template <> inline bf16 from_f32<bf16>(float x) {
+template <>
+inline bf16 from_f32<bf16>(float x) {
   uint32_t u;
   std::memcpy(&u, &x, 4);
   if ((u & 0x7fffffffu) > 0x7f800000u) return {uint16_t((u >> 16) | 0x40u)};
@@ -35,7 +41,8 @@ inline int32_t to_i32(double x) {
 }
 
 // Calls f with a value of the element type: `with_float(t.dtype, [&](auto e) { using T = decltype(e); ... })`.
-template <class F> void with_float(DType t, F&& f) {
+template <class F>
+void with_float(DType t, F&& f) {
   if (t == DType::bf16)
     f(bf16{});
   else

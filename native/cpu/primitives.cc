@@ -1,6 +1,6 @@
-// The primitives: elementwise arithmetic, broadcast and sums over any mix of dtypes, on the small tensors of a loss formula.
-// source: lib/ops/primitives/. Every element is widened to double, computed, and rounded once to y's dtype. In place over the
-// first input is safe: a block is read before it is written.
+// The primitives: elementwise arithmetic, broadcast and sums over any mix of dtypes, on the small tensors of a loss
+// formula. source: lib/ops/primitives/. Every element is widened to double, computed, and rounded once to y's dtype. In
+// place over the first input is safe: a block is read before it is written.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -13,7 +13,7 @@ namespace attune::cpu {
 
 namespace {
 
-constexpr int64_t kBlock = 256;       // elements widened at a time, on the stack
+constexpr int64_t kBlock = 256;        // elements widened at a time, on the stack
 constexpr int64_t kPerTask = 1 << 14;  // elements of one task
 
 void read(const Tensor& t, int64_t at, int64_t n, double* out) {
@@ -35,13 +35,16 @@ void write(const Tensor& t, int64_t at, int64_t n, const double* in) {
 }
 
 // Calls f(at, n) for consecutive blocks that cover `size` elements.
-template <class F> void blocks(Context& c, int64_t size, F&& f) {
+template <class F>
+void blocks(Context& c, int64_t size, F&& f) {
   c.parallel((size + kPerTask - 1) / kPerTask, [&](int64_t task, int) {
-    for (int64_t at = task * kPerTask, end = std::min(size, at + kPerTask); at < end; at += kBlock) f(at, std::min(kBlock, end - at));
+    for (int64_t at = task * kPerTask, end = std::min(size, at + kPerTask); at < end; at += kBlock)
+      f(at, std::min(kBlock, end - at));
   });
 }
 
-template <class F> void map1(const Tensor& x, const Tensor& y, Context& c, F f) {
+template <class F>
+void map1(const Tensor& x, const Tensor& y, Context& c, F f) {
   blocks(c, y.size(), [&](int64_t at, int64_t n) {
     double v[kBlock];
     read(x, at, n, v);
@@ -50,7 +53,8 @@ template <class F> void map1(const Tensor& x, const Tensor& y, Context& c, F f) 
   });
 }
 
-template <class F> void map2(const Tensor& a, const Tensor& b, const Tensor& y, Context& c, F f) {
+template <class F>
+void map2(const Tensor& a, const Tensor& b, const Tensor& y, Context& c, F f) {
   blocks(c, y.size(), [&](int64_t at, int64_t n) {
     double v[kBlock], w[kBlock];
     read(a, at, n, v);
@@ -179,7 +183,8 @@ void reduce_sum(const ReduceSum& a, Context& c) {
   }
   const int64_t count = outer[0] * outer[1] * outer[2] * outer[3];
   c.parallel(count, [&](int64_t o, int) {
-    const int64_t o3 = o % outer[3], o2 = o / outer[3] % outer[2], o1 = o / outer[3] / outer[2] % outer[1], o0 = o / outer[3] / outer[2] / outer[1];
+    const int64_t o3 = o % outer[3], o2 = o / outer[3] % outer[2], o1 = o / outer[3] / outer[2] % outer[1],
+                  o0 = o / outer[3] / outer[2] / outer[1];
     const int64_t base = o0 * x.stride[0] + o1 * x.stride[1] + o2 * x.stride[2] + o3 * x.stride[3];
     double sum = 0, v[kBlock];
     for (int64_t i0 = 0; i0 < inner[0]; ++i0) {

@@ -1,6 +1,7 @@
-// qkv_rope: splits rows of a fused projection into q, k, v heads, normalises q and k heads where norms are given (QK-norm),
-// and rotates q and k by rope, half-split as Hugging Face's Llama: y = [a cos - b sin, b cos + a sin] with x = [a, b].
-// source: lib/ops/qkv_rope.ts; RoFormer (arXiv:2104.09864) eq. 34; Qwen3's q_norm and k_norm. fp32 inside, one rounding at the end.
+// qkv_rope: splits rows of a fused projection into q, k, v heads, normalises q and k heads where norms are given
+// (QK-norm), and rotates q and k by rope, half-split as Hugging Face's Llama: y = [a cos - b sin, b cos + a sin] with x
+// = [a, b]. source: lib/ops/qkv_rope.ts; RoFormer (arXiv:2104.09864) eq. 34; Qwen3's q_norm and k_norm. fp32 inside,
+// one rounding at the end.
 #include "kernels.h"
 
 #include <algorithm>
@@ -24,7 +25,8 @@ const float* widened(const Tensor& w, float* to) {
   return to;
 }
 
-template <class T> void forward(const QkvRope& a, Context& c, const T* qkv) {
+template <class T>
+void forward(const QkvRope& a, Context& c, const T* qkv) {
   const int64_t n = a.q.shape[0], H = a.q.shape[1], K = a.k.shape[1], D = a.q.shape[2], half = D / 2, all = H + 2 * K;
   c.parallel((n + kRows - 1) / kRows, [&](int64_t task, int) {
     float q_space[kMaxD], k_space[kMaxD], z[kMaxD];
@@ -48,7 +50,8 @@ template <class T> void forward(const QkvRope& a, Context& c, const T* qkv) {
           continue;
         }
         const float squares = total(D, [&](int64_t d, auto m, V s) { return fma(load(x + d, m), load(x + d, m), s); });
-        const float rstd = static_cast<float>(1.0 / std::sqrt(static_cast<double>(squares) / static_cast<double>(D) + a.eps));
+        const float rstd =
+            static_cast<float>(1.0 / std::sqrt(static_cast<double>(squares) / static_cast<double>(D) + a.eps));
         if (a.rstd) a.rstd.as<float>()[i * (H + K) + h] = rstd;
         lanes(D, [&](int64_t d, auto m) { store(z + d, load(x + d, m) * set(rstd) * load(w + d, m), m); });
         rotate(z, y);
@@ -58,8 +61,10 @@ template <class T> void forward(const QkvRope& a, Context& c, const T* qkv) {
   });
 }
 
-template <class T> void backward(const QkvRopeBackward& a, Context& c, const T* dq) {
-  const int64_t n = a.dq.shape[0], H = a.dq.shape[1], K = a.dk.shape[1], D = a.dq.shape[2], half = D / 2, all = H + 2 * K;
+template <class T>
+void backward(const QkvRopeBackward& a, Context& c, const T* dq) {
+  const int64_t n = a.dq.shape[0], H = a.dq.shape[1], K = a.dk.shape[1], D = a.dq.shape[2], half = D / 2,
+                all = H + 2 * K;
   const bool sums = a.dq_norm || a.dk_norm;
   float* partials = static_cast<float*>(c.scratch());  // per partial: D of q, D of k
   c.parallel(kPartials, [&](int64_t task, int) {
@@ -89,11 +94,17 @@ template <class T> void backward(const QkvRopeBackward& a, Context& c, const T* 
         const T* x = a.qkv.as<T>() + (i * all + h) * D;
         const float rstd = a.rstd.as<float>()[i * (H + K) + h];
         float* to = sum + (h < H ? 0 : D);
-        if (sums) lanes(D, [&](int64_t d, auto m) { store(to + d, fma(load(g + d, m) * set(rstd), load(x + d, m), load(to + d, m)), m); });
+        if (sums)
+          lanes(D, [&](int64_t d, auto m) {
+            store(to + d, fma(load(g + d, m) * set(rstd), load(x + d, m), load(to + d, m)), m);
+          });
         if (!dx) continue;
-        const float dot = total(D, [&](int64_t d, auto m, V s) { return fma(load(g + d, m) * load(w + d, m), load(x + d, m), s); });
+        const float dot =
+            total(D, [&](int64_t d, auto m, V s) { return fma(load(g + d, m) * load(w + d, m), load(x + d, m), s); });
         const V scale = set(rstd), shift = set(dot / static_cast<float>(D) * rstd * rstd);
-        lanes(D, [&](int64_t d, auto m) { store(dx + d, scale * fnma(load(x + d, m), shift, load(g + d, m) * load(w + d, m)), m); });
+        lanes(D, [&](int64_t d, auto m) {
+          store(dx + d, scale * fnma(load(x + d, m), shift, load(g + d, m) * load(w + d, m)), m);
+        });
       }
       if (a.dqkv) std::copy_n(a.dv.as<T>() + i * K * D, K * D, a.dqkv.as<T>() + (i * all + H + K) * D);
     }

@@ -13,13 +13,14 @@
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kRows = 8;          // rows of a forward task
-constexpr int64_t kPartials = 16;     // of dw
-constexpr int64_t kColumns = 1024;    // of dw, in a task of the final sum
+constexpr int64_t kRows = 8;        // rows of a forward task
+constexpr int64_t kPartials = 16;   // of dw
+constexpr int64_t kColumns = 1024;  // of dw, in a task of the final sum
 
 int64_t row_count(const Tensor& x) { return x.last() ? x.size() / x.last() : 0; }
 
-template <class T, class W> void forward(const RmsNorm& a, Context& c, const T* data, const W* w) {
+template <class T, class W>
+void forward(const RmsNorm& a, Context& c, const T* data, const W* w) {
   const int64_t n = row_count(a.x), width = a.x.last();
   T* out = a.y.as<T>();
   float* saved = a.rstd.as<float>();
@@ -30,15 +31,19 @@ template <class T, class W> void forward(const RmsNorm& a, Context& c, const T* 
         const V v = load(x + j, m);
         return fma(v, v, s);
       });
-      const float rstd = static_cast<float>(1.0 / std::sqrt(static_cast<double>(squares) / static_cast<double>(width) + a.eps));
+      const float rstd =
+          static_cast<float>(1.0 / std::sqrt(static_cast<double>(squares) / static_cast<double>(width) + a.eps));
       if (saved) saved[i] = rstd;
-      if (out) lanes(width, [&](int64_t j, auto m) { store(out + i * width + j, load(x + j, m) * set(rstd) * load(w + j, m), m); });
+      if (out)
+        lanes(width,
+              [&](int64_t j, auto m) { store(out + i * width + j, load(x + j, m) * set(rstd) * load(w + j, m), m); });
     }
   });
 }
 
 // One task per partial, its rows ascending. dx may lie over dy or onto_dx: lanes are read before they are written.
-template <class T, class W> void backward(const RmsNormBackward& a, Context& c, const T* data, const W* w) {
+template <class T, class W>
+void backward(const RmsNormBackward& a, Context& c, const T* data, const W* w) {
   const int64_t n = row_count(a.x), width = a.x.last();
   float* partials = static_cast<float*>(c.scratch());
   c.parallel(kPartials, [&](int64_t task, int) {
@@ -49,9 +54,12 @@ template <class T, class W> void backward(const RmsNormBackward& a, Context& c, 
       const T* dy = a.dy.as<T>() + i * width;
       const float rstd = a.rstd.as<float>()[i];
       if (a.dw)
-        lanes(width, [&](int64_t j, auto m) { store(sum + j, fma(load(dy + j, m) * set(rstd), load(x + j, m), load(sum + j, m)), m); });
+        lanes(width, [&](int64_t j, auto m) {
+          store(sum + j, fma(load(dy + j, m) * set(rstd), load(x + j, m), load(sum + j, m)), m);
+        });
       if (!a.dx) continue;
-      const float dot = total(width, [&](int64_t j, auto m, V s) { return fma(load(dy + j, m) * load(w + j, m), load(x + j, m), s); });
+      const float dot = total(
+          width, [&](int64_t j, auto m, V s) { return fma(load(dy + j, m) * load(w + j, m), load(x + j, m), s); });
       const V scale = set(rstd), shift = set(dot / static_cast<float>(width) * rstd * rstd);
       T* dx = a.dx.as<T>() + i * width;
       const T* onto = a.onto_dx ? a.onto_dx.as<T>() + i * width : nullptr;

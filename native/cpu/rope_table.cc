@@ -1,5 +1,6 @@
 // rope_table: cos and sin of pos[n] * freq[c], formed and evaluated in double and rounded once to f32.
-// source: lib/ops/rope_table.ts; RoFormer (arXiv:2104.09864) eq. 34, frequencies as given by the model (any rope scaling).
+// source: lib/ops/rope_table.ts; RoFormer (arXiv:2104.09864) eq. 34, frequencies as given by the model (any rope
+// scaling).
 #include <algorithm>
 #include <cmath>
 

@@ -7,7 +7,8 @@ namespace {
 struct Places {
   char* base;
   int64_t used = 0;
-  template <class T> T* take(int64_t count) {
+  template <class T>
+  T* take(int64_t count) {
     T* p = base ? reinterpret_cast<T*>(base + used) : nullptr;
     used += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
     return p;
@@ -33,7 +34,8 @@ ATTUNE_INLINE float sum_lanes(V v) {
 }
 
 // The sum over 0..n-1 of what f(i, m, s) adds to s lane by lane, four vectors at a time so that additions overlap.
-template <class F> ATTUNE_INLINE float total(int64_t n, F f) {
+template <class F>
+ATTUNE_INLINE float total(int64_t n, F f) {
   V s[4] = {zero(), zero(), zero(), zero()};
   int64_t i = 0;
   for (; i + 4 * V::W <= n; i += 4 * V::W)

@@ -1,5 +1,5 @@
-// segment_sum: y[p] = sum of x[m] over seg[m] == p; segment_gather: y[m] = x[seg[m]], 0 for none. Each is the other's backward.
-// source: lib/ops/segment_sum.ts. Sums run in double over ascending m, whatever the number of threads.
+// segment_sum: y[p] = sum of x[m] over seg[m] == p; segment_gather: y[m] = x[seg[m]], 0 for none. Each is the other's
+// backward. source: lib/ops/segment_sum.ts. Sums run in double over ascending m, whatever the number of threads.
 #include <algorithm>
 
 #include "../runtime/context.h"

@@ -1,6 +1,6 @@
-// Attention forward, backward and decode against plain double loops: masks of every kind, head dims, groups, both dtypes,
-// sizes across every block boundary, equal bits for any number of threads, guard bytes.
-// Build: g++ -std=c++20 -O2 -pthread test/native/attention_test.cc native/cpu/*.cc native/cpu/common/*.cc
+// Attention forward, backward and decode against plain double loops: masks of every kind, head dims, groups, both
+// dtypes, sizes across every block boundary, equal bits for any number of threads, guard bytes. Build: g++ -std=c++20
+// -O2 -pthread test/native/attention_test.cc native/cpu/*.cc native/cpu/common/*.cc
 #include <functional>
 
 #include "compare.h"
@@ -18,8 +18,9 @@ struct Case {
   int64_t window = 0;
   double size = 1;  // of q and k
   std::string name() const {
-    return "n=" + std::to_string(n) + " heads=" + std::to_string(H) + "/" + std::to_string(K) + " d=" + std::to_string(D) + " " +
-           kMaskNames[int(mask)] + (window ? " window=" + std::to_string(window) : "") + (dtype == DType::bf16 ? " bf16" : " f32");
+    return "n=" + std::to_string(n) + " heads=" + std::to_string(H) + "/" + std::to_string(K) +
+           " d=" + std::to_string(D) + " " + kMaskNames[int(mask)] +
+           (window ? " window=" + std::to_string(window) : "") + (dtype == DType::bf16 ? " bf16" : " f32");
   }
 };
 
@@ -56,7 +57,8 @@ struct Reference {
   std::vector<double> y, lse, dq, dk, dv;
 };
 
-Reference reference(const Case& t, double scale, const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& end, const Buffer& pos, const Buffer& dy) {
+Reference reference(const Case& t, double scale, const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& end,
+                    const Buffer& pos, const Buffer& dy) {
   const int64_t n = t.n, H = t.H, K = t.K, D = t.D, G = H / K;
   Reference o;
   o.y.assign(size_t(n * H * D), 0);
@@ -109,9 +111,10 @@ struct Outputs {
   Buffer y, lse, dq, dk, dv;
 };
 
-Outputs run(const Case& t, double scale, const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& end, const Buffer& pos, const Buffer& dy, int threads) {
-  Outputs o{Buffer(t.dtype, {t.n, t.H, t.D}), Buffer(DType::f32, {t.H, t.n}), Buffer(t.dtype, {t.n, t.H, t.D}), Buffer(t.dtype, {t.n, t.K, t.D}),
-            Buffer(t.dtype, {t.n, t.K, t.D})};
+Outputs run(const Case& t, double scale, const Buffer& q, const Buffer& k, const Buffer& v, const Buffer& end,
+            const Buffer& pos, const Buffer& dy, int threads) {
+  Outputs o{Buffer(t.dtype, {t.n, t.H, t.D}), Buffer(DType::f32, {t.H, t.n}), Buffer(t.dtype, {t.n, t.H, t.D}),
+            Buffer(t.dtype, {t.n, t.K, t.D}), Buffer(t.dtype, {t.n, t.K, t.D})};
   Attention a{};
   a.q = q, a.k = k, a.v = v, a.end = end, a.y = o.y, a.lse = o.lse, a.scale = scale, a.window = double(t.window);
   if (t.window) a.pos = pos;
@@ -127,7 +130,8 @@ Outputs run(const Case& t, double scale, const Buffer& q, const Buffer& k, const
 
 void attention_case(const Case& t, uint64_t seed) {
   Random r(seed);
-  Buffer q(t.dtype, {t.n, t.H, t.D}), k(t.dtype, {t.n, t.K, t.D}), v(t.dtype, {t.n, t.K, t.D}), dy(t.dtype, {t.n, t.H, t.D});
+  Buffer q(t.dtype, {t.n, t.H, t.D}), k(t.dtype, {t.n, t.K, t.D}), v(t.dtype, {t.n, t.K, t.D}),
+      dy(t.dtype, {t.n, t.H, t.D});
   Buffer end(DType::i32, {t.n}), pos(DType::i32, {t.n});
   q.normal(r, t.size), k.normal(r, t.size), v.normal(r), dy.normal(r);
   lay_out(t, r, end, pos);
@@ -144,7 +148,8 @@ void attention_case(const Case& t, uint64_t seed) {
       seen.push_back(lse[i]), expect.push_back(want.lse[i]);
     }
   }
-  check(worst(seen, expect, 1) < 3e-6, t.name() + " lse: worst " + std::to_string(worst(seen, expect, 1) * 1e6) + "e-6");
+  check(worst(seen, expect, 1) < 3e-6,
+        t.name() + " lse: worst " + std::to_string(worst(seen, expect, 1) * 1e6) + "e-6");
   close(t.name() + " dq", o.dq, want.dq, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 1);
   close(t.name() + " dk", o.dk, want.dk, half ? 1.2e-2 : 5e-6, half ? 1.5e-2 : 1e-5, 1);
   close(t.name() + " dv", o.dv, want.dv, half ? 8e-3 : 5e-6, half ? 1e-2 : 1e-5);
@@ -158,7 +163,8 @@ void attention_case(const Case& t, uint64_t seed) {
 void unwanted_outputs() {
   const Case t{70, 4, 2, 16, Mask::packed};
   Random r(5);
-  Buffer q(t.dtype, {t.n, t.H, t.D}), k(t.dtype, {t.n, t.K, t.D}), v(t.dtype, {t.n, t.K, t.D}), dy(t.dtype, {t.n, t.H, t.D});
+  Buffer q(t.dtype, {t.n, t.H, t.D}), k(t.dtype, {t.n, t.K, t.D}), v(t.dtype, {t.n, t.K, t.D}),
+      dy(t.dtype, {t.n, t.H, t.D});
   Buffer end(DType::i32, {t.n}), pos(DType::i32, {t.n}), y(t.dtype, {t.n, t.H, t.D});
   q.normal(r), k.normal(r), v.normal(r), dy.normal(r);
   lay_out(t, r, end, pos);
@@ -181,18 +187,22 @@ void unwanted_outputs() {
 // What is planned for a capacity must do for any count up to it, and a row of 16,384 tokens must fit in 64 MiB.
 void scratch_sizes() {
   auto bytes = [](int64_t n, int64_t H, int64_t K, int64_t D, DType type, double window, bool backward) {
-    const Tensor q{&n, type, 3, {n, H, D}}, k{&n, type, 3, {n, K, D}}, end{&n, DType::i32, 1, {n}}, lse{&n, DType::f32, 2, {H, n}};
+    const Tensor q{&n, type, 3, {n, H, D}}, k{&n, type, 3, {n, K, D}}, end{&n, DType::i32, 1, {n}},
+        lse{&n, DType::f32, 2, {H, n}};
     if (!backward) return cpu::attention_scratch({q, k, k, end, end, q, lse, 1, window});
     return cpu::attention_backward_scratch({q, k, k, end, q, lse, q, end, q, k, k, 1, window});
   };
-  const int64_t shapes[][3] = {{6, 2, 64}, {9, 3, 64}, {14, 2, 64}, {12, 2, 128}, {32, 8, 128}, {28, 4, 128}, {16, 8, 128}, {32, 4, 64}};
+  const int64_t shapes[][3] = {{6, 2, 64},   {9, 3, 64},   {14, 2, 64},  {12, 2, 128},
+                               {32, 8, 128}, {28, 4, 128}, {16, 8, 128}, {32, 4, 64}};
   for (const auto& s : shapes)
     for (DType type : {DType::f32, DType::bf16})
       for (bool backward : {false, true}) {
         const int64_t most = bytes(16384, s[0], s[1], s[2], type, 4096, backward);
-        CHECK(most < 64 << 20, "heads %ld/%ld d %ld: scratch of 16,384 tokens is %.1f MiB", long(s[0]), long(s[1]), long(s[2]), double(most) / 1048576);
+        CHECK(most < 64 << 20, "heads %ld/%ld d %ld: scratch of 16,384 tokens is %.1f MiB", long(s[0]), long(s[1]),
+              long(s[2]), double(most) / 1048576);
         for (int64_t n : {0, 1, 31, 320, 321, 1000, 4096, 8191, 12000, 16383})
-          CHECK(bytes(n, s[0], s[1], s[2], type, 4096, backward) <= most, "scratch of %ld tokens is more than of 16384", long(n));
+          CHECK(bytes(n, s[0], s[1], s[2], type, 4096, backward) <= most, "scratch of %ld tokens is more than of 16384",
+                long(n));
       }
 }
 
@@ -201,14 +211,16 @@ void alone_and_beside() {
   for (DType dtype : {DType::f32, DType::bf16}) {
     const Case t{61, 4, 2, 24, Mask::causal, dtype};
     Random r(11);
-    Buffer q(dtype, {t.n, t.H, t.D}), k(dtype, {t.n, t.K, t.D}), v(dtype, {t.n, t.K, t.D}), dy(dtype, {t.n, t.H, t.D}), end(DType::i32, {t.n}), pos(DType::i32, {t.n});
+    Buffer q(dtype, {t.n, t.H, t.D}), k(dtype, {t.n, t.K, t.D}), v(dtype, {t.n, t.K, t.D}), dy(dtype, {t.n, t.H, t.D}),
+        end(DType::i32, {t.n}), pos(DType::i32, {t.n});
     q.normal(r), k.normal(r), v.normal(r), dy.normal(r);
     lay_out(t, r, end, pos);
     const Outputs alone = run(t, 0.2, q, k, v, end, pos, dy, 1);
     Case p = t;
     const int64_t before = 37, after = 50;
     p.n += before + after;
-    Buffer q2(dtype, {p.n, t.H, t.D}), k2(dtype, {p.n, t.K, t.D}), v2(dtype, {p.n, t.K, t.D}), dy2(dtype, {p.n, t.H, t.D}), end2(DType::i32, {p.n}), pos2(DType::i32, {p.n});
+    Buffer q2(dtype, {p.n, t.H, t.D}), k2(dtype, {p.n, t.K, t.D}), v2(dtype, {p.n, t.K, t.D}),
+        dy2(dtype, {p.n, t.H, t.D}), end2(DType::i32, {p.n}), pos2(DType::i32, {p.n});
     q2.normal(r), k2.normal(r), v2.normal(r), dy2.normal(r);
     for (int64_t i = 0; i < p.n; ++i) end2.set(i, double(i < before ? before : i < before + t.n ? before + t.n : 0));
     auto put = [&](const Buffer& from, Buffer& to) {
@@ -216,15 +228,18 @@ void alone_and_beside() {
       for (int64_t i = 0; i < from.size(); ++i) to.set(before * row + i, from.at(i));
     };
     put(q, q2), put(k, k2), put(v, v2), put(dy, dy2);
-    for (int64_t i = 0; i < t.K * t.D; ++i) k2.set((p.n - after) * t.K * t.D + i, NAN), v2.set((p.n - after) * t.K * t.D + i, NAN);
+    for (int64_t i = 0; i < t.K * t.D; ++i)
+      k2.set((p.n - after) * t.K * t.D + i, NAN), v2.set((p.n - after) * t.K * t.D + i, NAN);
     const Outputs beside = run(p, 0.2, q2, k2, v2, end2, pos2, dy2, 2);
     auto same = [&](const Buffer& a, const Buffer& b, const char* what) {
       const int64_t row = a.size() / t.n;
       std::vector<double> x, y = values(a);
       for (int64_t i = 0; i < a.size(); ++i) x.push_back(b.at(before * row + i));
-      check(relative(x, y) < (dtype == DType::bf16 ? 6e-3 : 1e-6), std::string("packed = alone: ") + what + " " + std::to_string(relative(x, y)));
+      check(relative(x, y) < (dtype == DType::bf16 ? 6e-3 : 1e-6),
+            std::string("packed = alone: ") + what + " " + std::to_string(relative(x, y)));
     };
-    same(alone.y, beside.y, "y"), same(alone.dq, beside.dq, "dq"), same(alone.dk, beside.dk, "dk"), same(alone.dv, beside.dv, "dv");
+    same(alone.y, beside.y, "y"), same(alone.dq, beside.dq, "dq"), same(alone.dk, beside.dk, "dk"),
+        same(alone.dv, beside.dv, "dv");
   }
 }
 
@@ -233,7 +248,8 @@ void poison() {
   const int64_t n = 40, D = 16;
   for (double bad : {double(NAN), double(INFINITY)}) {
     Random r(3);
-    Buffer q(DType::f32, {n, 1, D}), k(DType::f32, {n, 1, D}), v(DType::f32, {n, 1, D}), end(DType::i32, {n}), y(DType::f32, {n, 1, D}), lse(DType::f32, {1, n});
+    Buffer q(DType::f32, {n, 1, D}), k(DType::f32, {n, 1, D}), v(DType::f32, {n, 1, D}), end(DType::i32, {n}),
+        y(DType::f32, {n, 1, D}), lse(DType::f32, {1, n});
     q.normal(r), k.normal(r), v.normal(r);
     for (int64_t i = 0; i < n; ++i) end.set(i, double(n));
     v.set(10 * D + 3, bad);
@@ -241,16 +257,19 @@ void poison() {
     a.q = q, a.k = k, a.v = v, a.end = end, a.y = y, a.lse = lse, a.scale = 0.25;
     TestContext c(1);
     RUN(attention, a, c);
-    for (int64_t i = 10; i < n; ++i) check(!std::isfinite(y.at(i * D + 3)), "attention: a poisoned value must reach the queries that see it");
+    for (int64_t i = 10; i < n; ++i)
+      check(!std::isfinite(y.at(i * D + 3)), "attention: a poisoned value must reach the queries that see it");
     k.set(10 * D + 3, bad);
     RUN(attention, a, c);
-    for (int64_t i = 10; i < n; ++i) check(!std::isfinite(y.at(i * D + 3)), "attention: a poisoned key must reach the queries that see it");
+    for (int64_t i = 10; i < n; ++i)
+      check(!std::isfinite(y.at(i * D + 3)), "attention: a poisoned key must reach the queries that see it");
   }
 }
 
 void decode_case(int64_t S, int64_t L, int64_t H, int64_t K, int64_t D, int64_t window, DType dtype) {
   Random r(uint64_t(S * 1000 + L + D));
-  Buffer q(dtype, {S, H, D}), k(dtype, {S, L, K, D}), v(dtype, {S, L, K, D}), len(DType::i32, {S}), y(dtype, {S, H, D}), y3(dtype, {S, H, D});
+  Buffer q(dtype, {S, H, D}), k(dtype, {S, L, K, D}), v(dtype, {S, L, K, D}), len(DType::i32, {S}), y(dtype, {S, H, D}),
+      y3(dtype, {S, H, D});
   q.normal(r), k.normal(r), v.normal(r);
   for (int64_t s = 0; s < S; ++s) len.set(s, double(s == 0 ? L : s == 1 ? 0 : s == 2 ? -1 : 1 + r.below(L)));
   AttentionDecode a{};
@@ -259,8 +278,9 @@ void decode_case(int64_t S, int64_t L, int64_t H, int64_t K, int64_t D, int64_t 
   RUN(attention_decode, a, c);
   a.y = y3;
   RUN(attention_decode, a, c3);
-  const std::string name = "decode S=" + std::to_string(S) + " L=" + std::to_string(L) + " heads=" + std::to_string(H) + "/" + std::to_string(K) + " d=" + std::to_string(D) +
-                           " window=" + std::to_string(window) + (dtype == DType::bf16 ? " bf16" : "");
+  const std::string name = "decode S=" + std::to_string(S) + " L=" + std::to_string(L) + " heads=" + std::to_string(H) +
+                           "/" + std::to_string(K) + " d=" + std::to_string(D) + " window=" + std::to_string(window) +
+                           (dtype == DType::bf16 ? " bf16" : "");
   check(y.same(y3), name + ": other bits with 3 threads");
   check(y.guarded() && y3.guarded(), name + ": guard bytes");
   std::vector<double> want;
@@ -276,7 +296,8 @@ void decode_case(int64_t S, int64_t L, int64_t H, int64_t K, int64_t D, int64_t 
       }
       for (double& x : p) sum += x = std::exp(x - top);
       for (int64_t j = from; j < to; ++j)
-        for (int64_t d = 0; d < D; ++d) out[size_t(d)] += p[size_t(j - from)] / sum * v.at(((s * L + j) * K + kv) * D + d);
+        for (int64_t d = 0; d < D; ++d)
+          out[size_t(d)] += p[size_t(j - from)] / sum * v.at(((s * L + j) * K + kv) * D + d);
       want.insert(want.end(), out.begin(), out.end());
     }
   close(name, y, want, dtype == DType::bf16 ? 4e-3 : 2e-6, dtype == DType::bf16 ? 5e-3 : 5e-6);
@@ -288,11 +309,14 @@ void checks() {
     for (int64_t n : {0, 1, 2, 13, 14, 15, 31, 32, 33, 55, 56, 57, 63, 64, 65, 111, 113, 127, 129, 200})
       for (Mask m : {Mask::causal, Mask::tree}) attention_case({n, 2, 1, 16, m, dtype}, seed++);
     for (int64_t d : {8, 16, 24, 40, 64, 80, 96, 128, 136, 256})
-      for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden, Mask::none}) attention_case({131, 3, 1, d, m, dtype}, seed++);
+      for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden, Mask::none})
+        attention_case({131, 3, 1, d, m, dtype}, seed++);
     for (int64_t g = 1; g <= 8; ++g) attention_case({90, 2 * g, 2, 32, Mask::tree, dtype}, seed++);
     for (int64_t w : {1, 2, 17, 32, 100})
-      for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden}) attention_case({230, 4, 2, 24, m, dtype, w}, seed++);
-    for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden}) attention_case({700, 2, 1, 64, m, dtype}, seed++);
+      for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden})
+        attention_case({230, 4, 2, 24, m, dtype, w}, seed++);
+    for (Mask m : {Mask::causal, Mask::packed, Mask::tree, Mask::hidden})
+      attention_case({700, 2, 1, 64, m, dtype}, seed++);
     attention_case({1500, 1, 1, 16, Mask::causal, dtype}, seed++);
     attention_case({1500, 1, 1, 16, Mask::causal, dtype, 300}, seed++);
     attention_case({150, 2, 1, 64, Mask::tree, dtype, 0, 5}, seed++);  // scores far apart

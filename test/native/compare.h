@@ -44,9 +44,10 @@ inline double largest(const std::vector<double>& v) {
   return top;
 }
 
-// Holds `got` to `want`: `norm` bounds the relative norm of the difference, `each` its worst element against the largest value.
-// `size` is how large an element could be where the sums that make it do not cancel.
-inline void close(const std::string& what, const Buffer& got, const std::vector<double>& want, double norm, double each, double size = 1e-30) {
+// Holds `got` to `want`: `norm` bounds the relative norm of the difference, `each` its worst element against the
+// largest value. `size` is how large an element could be where the sums that make it do not cancel.
+inline void close(const std::string& what, const Buffer& got, const std::vector<double>& want, double norm, double each,
+                  double size = 1e-30) {
   const auto v = values(got);
   const double top = std::max(size, largest(want)), w = worst(v, want, top), r = relative(v, want);
   const double e = r <= norm ? r : w <= norm * size / top ? 0 : r;

@@ -1,5 +1,5 @@
-// Norms, rope, SwiGLU, segments, DPO loss, cache writes and primitives against plain double loops: odd sizes, both dtypes, every
-// permitted in-place use, unwanted outputs, NaN, equal bits for any number of threads, guard bytes.
+// Norms, rope, SwiGLU, segments, DPO loss, cache writes and primitives against plain double loops: odd sizes, both
+// dtypes, every permitted in-place use, unwanted outputs, NaN, equal bits for any number of threads, guard bytes.
 // Build: g++ -std=c++20 -O2 -pthread test/native/kernels2_test.cc native/cpu/*.cc native/cpu/common/*.cc
 #include "compare.h"
 
@@ -18,9 +18,11 @@ std::string sizes(std::initializer_list<int64_t> v) {
 }
 
 void rms_norm_case(int64_t n, int64_t width, DType x_type, DType w_type, DType dw_type) {
-  const std::string what = "rms_norm " + sizes({n, width}) + " " + name(x_type) + " w " + name(w_type) + " dw " + name(dw_type);
+  const std::string what =
+      "rms_norm " + sizes({n, width}) + " " + name(x_type) + " w " + name(w_type) + " dw " + name(dw_type);
   Random r(uint64_t(n * 131 + width));
-  Buffer x(x_type, {n, width}), w(w_type, {width}), dy(x_type, {n, width}), onto_dx(x_type, {n, width}), onto_dw(dw_type, {width});
+  Buffer x(x_type, {n, width}), w(w_type, {width}), dy(x_type, {n, width}), onto_dx(x_type, {n, width}),
+      onto_dw(dw_type, {width});
   x.normal(r, 2), w.normal(r), dy.normal(r), onto_dx.normal(r), onto_dw.normal(r);
   const double eps = 1e-5;
   std::vector<double> y, rstd, dx, dw(size_t(width), 0), dx_onto, dw_onto;
@@ -34,7 +36,8 @@ void rms_norm_case(int64_t n, int64_t width, DType x_type, DType w_type, DType d
       dot += w.at(j) * dy.at(i * width + j) * x.at(i * width + j);
       dw[size_t(j)] += dy.at(i * width + j) * x.at(i * width + j) * s;
     }
-    for (int64_t j = 0; j < width; ++j) dx.push_back(s * (w.at(j) * dy.at(i * width + j) - x.at(i * width + j) * s * s * dot / double(width)));
+    for (int64_t j = 0; j < width; ++j)
+      dx.push_back(s * (w.at(j) * dy.at(i * width + j) - x.at(i * width + j) * s * s * dot / double(width)));
   }
   for (size_t i = 0; i < dx.size(); ++i) dx_onto.push_back(dx[i] + onto_dx.at(int64_t(i)));
   for (size_t j = 0; j < dw.size(); ++j) dw_onto.push_back(dw[j] + onto_dw.at(int64_t(j)));
@@ -51,7 +54,8 @@ void rms_norm_case(int64_t n, int64_t width, DType x_type, DType w_type, DType d
     RUN(rms_norm_backward, b, c);
     close(what + " dx", got_dx, dx, norm_of(x_type), each_of(x_type));
     close(what + " dw", got_dw, dw, norm_of(dw_type), each_of(dw_type));
-    CHECK(got_y.guarded() && got_rstd.guarded() && got_dx.guarded() && got_dw.guarded(), "%s guard bytes", what.c_str());
+    CHECK(got_y.guarded() && got_rstd.guarded() && got_dx.guarded() && got_dw.guarded(), "%s guard bytes",
+          what.c_str());
     Buffer over = onto_dx, over_dw = onto_dw, over_dy = dy;  // dx over onto_dx, dw over onto_dw; then dx over dy
     RmsNormBackward d{x, w, got_rstd, dy, over, over_dw, over, over_dw, eps};
     RUN(rms_norm_backward, d, c);
@@ -72,13 +76,16 @@ void rms_norm_case(int64_t n, int64_t width, DType x_type, DType w_type, DType d
   }
 }
 
-void qkv_rope_case(int64_t n, int64_t H, int64_t K, int64_t D, bool q_norm, bool k_norm, DType type, DType norm_type, DType grad_type) {
-  const std::string what = "qkv_rope " + sizes({n, H, K, D}) + " " + name(type) + " norms " + (q_norm ? "q" : "") + (k_norm ? "k" : "");
+void qkv_rope_case(int64_t n, int64_t H, int64_t K, int64_t D, bool q_norm, bool k_norm, DType type, DType norm_type,
+                   DType grad_type) {
+  const std::string what =
+      "qkv_rope " + sizes({n, H, K, D}) + " " + name(type) + " norms " + (q_norm ? "q" : "") + (k_norm ? "k" : "");
   Random r(uint64_t(n * 31 + D + H));
   const int64_t all = H + 2 * K, hd = D / 2;
   Buffer qkv(type, {n, all * D}), cosines(f32, {n, hd}), sines(f32, {n, hd}), qw(norm_type, {D}), kw(norm_type, {D});
   Buffer dq(type, {n, H, D}), dk(type, {n, K, D}), dv(type, {n, K, D}), onto_q(grad_type, {D}), onto_k(grad_type, {D});
-  qkv.normal(r, 2), qw.normal(r), kw.normal(r), dq.normal(r), dk.normal(r), dv.normal(r), onto_q.normal(r), onto_k.normal(r);
+  qkv.normal(r, 2), qw.normal(r), kw.normal(r), dq.normal(r), dk.normal(r), dv.normal(r), onto_q.normal(r),
+      onto_k.normal(r);
   for (int64_t i = 0; i < n * hd; ++i) {
     const double angle = r.uniform() * 100;
     cosines.set(i, std::cos(angle)), sines.set(i, std::sin(angle));
@@ -92,7 +99,8 @@ void qkv_rope_case(int64_t n, int64_t H, int64_t K, int64_t D, bool q_norm, bool
       std::vector<double> x(size_t(D), 0), g(size_t(D), 0);
       for (int64_t d = 0; d < D; ++d) x[size_t(d)] = qkv.at(at + d);
       if (which == 2) {
-        for (int64_t d = 0; d < D; ++d) out[2].push_back(x[size_t(d)]), dqkv[size_t(at + d)] = dv.at((i * K + h - H - K) * D + d);
+        for (int64_t d = 0; d < D; ++d)
+          out[2].push_back(x[size_t(d)]), dqkv[size_t(at + d)] = dv.at((i * K + h - H - K) * D + d);
         continue;
       }
       const bool norm = which == 0 ? q_norm : k_norm;
@@ -102,13 +110,16 @@ void qkv_rope_case(int64_t n, int64_t H, int64_t K, int64_t D, bool q_norm, bool
       const double s = norm ? 1 / std::sqrt(ss / double(D) + eps) : 1;
       rstd.push_back(s);
       auto z = [&](int64_t d) { return x[size_t(d)] * s * (norm ? w.at(d) : 1.0); };
-      for (int64_t d = 0; d < hd; ++d) out[which].push_back(z(d) * cosines.at(i * hd + d) - z(hd + d) * sines.at(i * hd + d));
-      for (int64_t d = 0; d < hd; ++d) out[which].push_back(z(hd + d) * cosines.at(i * hd + d) + z(d) * sines.at(i * hd + d));
+      for (int64_t d = 0; d < hd; ++d)
+        out[which].push_back(z(d) * cosines.at(i * hd + d) - z(hd + d) * sines.at(i * hd + d));
+      for (int64_t d = 0; d < hd; ++d)
+        out[which].push_back(z(hd + d) * cosines.at(i * hd + d) + z(d) * sines.at(i * hd + d));
       const Buffer& up = which == 0 ? dq : dk;
       const int64_t from = which == 0 ? (i * H + h) * D : (i * K + h - H) * D;
       double dot = 0;
       for (int64_t d = 0; d < hd; ++d) {
-        const double p = up.at(from + d), q = up.at(from + hd + d), co = cosines.at(i * hd + d), si = sines.at(i * hd + d);
+        const double p = up.at(from + d), q = up.at(from + hd + d), co = cosines.at(i * hd + d),
+                     si = sines.at(i * hd + d);
         g[size_t(d)] = p * co + q * si, g[size_t(hd + d)] = q * co - p * si;
       }
       if (norm)
@@ -117,13 +128,15 @@ void qkv_rope_case(int64_t n, int64_t H, int64_t K, int64_t D, bool q_norm, bool
           g[size_t(d)] *= w.at(d);
           dot += g[size_t(d)] * x[size_t(d)];
         }
-      for (int64_t d = 0; d < D; ++d) dqkv[size_t(at + d)] = s * (g[size_t(d)] - (norm ? x[size_t(d)] * s * s * dot / double(D) : 0));
+      for (int64_t d = 0; d < D; ++d)
+        dqkv[size_t(at + d)] = s * (g[size_t(d)] - (norm ? x[size_t(d)] * s * s * dot / double(D) : 0));
     }
   const bool norms = q_norm || k_norm;
   Buffer first[6];
   for (int threads : {1, 2, 3}) {
     TestContext c(threads);
-    Buffer q(type, {n, H, D}), k(type, {n, K, D}), v(type, {n, K, D}), s(f32, {n, H + K}), dx(type, {n, all * D}), gq(grad_type, {D}), gk(grad_type, {D});
+    Buffer q(type, {n, H, D}), k(type, {n, K, D}), v(type, {n, K, D}), s(f32, {n, H + K}), dx(type, {n, all * D}),
+        gq(grad_type, {D}), gk(grad_type, {D});
     QkvRope a{};
     a.qkv = qkv, a.cos = cosines, a.sin = sines, a.q = q, a.k = k, a.v = v, a.eps = eps;
     if (q_norm) a.q_norm = qw;
@@ -171,7 +184,8 @@ void swiglu_case(int64_t n, int64_t f, DType type) {
   std::vector<double> want, dwant(size_t(n * 2 * f), 0);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < f; ++j) {
-      const double gate = x.at(i * 2 * f + j), up = x.at(i * 2 * f + f + j), s = 1 / (1 + std::exp(-gate)), d = dy.at(i * f + j);
+      const double gate = x.at(i * 2 * f + j), up = x.at(i * 2 * f + f + j), s = 1 / (1 + std::exp(-gate)),
+                   d = dy.at(i * f + j);
       want.push_back(gate * s * up);
       dwant[size_t(i * 2 * f + j)] = d * up * s * (1 + gate * (1 - s));
       dwant[size_t(i * 2 * f + f + j)] = d * gate * s;
@@ -197,7 +211,9 @@ void rope_table_case(int64_t n, int64_t hd) {
   for (int64_t d = 0; d < hd; ++d) freq.push_back(std::pow(500000.0, -double(d) / double(hd)));
   for (int64_t i = 0; i < n; ++i) pos.set(i, double(i % 5 == 4 ? r.below(1000000) : i));
   for (int64_t i = 0; i < n; ++i)
-    for (int64_t d = 0; d < hd; ++d) co.push_back(double(float(std::cos(pos.at(i) * freq[size_t(d)])))), si.push_back(double(float(std::sin(pos.at(i) * freq[size_t(d)]))));
+    for (int64_t d = 0; d < hd; ++d)
+      co.push_back(double(float(std::cos(pos.at(i) * freq[size_t(d)])))),
+          si.push_back(double(float(std::sin(pos.at(i) * freq[size_t(d)]))));
   TestContext c(2);
   RopeTable a{pos, cosines, sines, {freq.data(), hd}};
   RUN(rope_table, a, c);
@@ -219,7 +235,8 @@ void segments(int64_t m, int64_t p) {
   SegmentSum a{x, seg, y};
   RUN(segment_sum, a, c);
   close("segment_sum", y, want, 0, 0);
-  for (int64_t i = 0; i < m; ++i) gathered.push_back(seg.at(i) >= 0 && seg.at(i) < double(p) ? want[size_t(seg.at(i))] : 0);
+  for (int64_t i = 0; i < m; ++i)
+    gathered.push_back(seg.at(i) >= 0 && seg.at(i) < double(p) ? want[size_t(seg.at(i))] : 0);
   SegmentGather b{y, seg, back};
   RUN(segment_gather, b, c);
   close("segment_gather", back, gathered, 0, 0);
@@ -229,7 +246,8 @@ void segments(int64_t m, int64_t p) {
 void dpo(double beta, double smoothing) {
   const int64_t p = 9;
   Random r(4);
-  Buffer in[4] = {{f32, {p}}, {f32, {p}}, {f32, {p}}, {f32, {p}}}, loss(f32, {p}), dloss(f32, {p}), dc(f32, {p}), dr(f32, {p});
+  Buffer in[4] = {{f32, {p}}, {f32, {p}}, {f32, {p}}, {f32, {p}}}, loss(f32, {p}), dloss(f32, {p}), dc(f32, {p}),
+         dr(f32, {p});
   for (auto& b : in) b.normal(r, 300);
   for (int i = 0; i < 4; ++i) in[i].set(0, -1234.5);  // delta exactly 0: ln 2
   in[0].set(1, -1e5);                                 // far out
@@ -242,7 +260,8 @@ void dpo(double beta, double smoothing) {
   for (int64_t i = 0; i < p; ++i) {
     const double delta = beta * ((in[0].at(i) - in[2].at(i)) - (in[1].at(i) - in[3].at(i)));
     want.push_back(-(1 - smoothing) * f(delta, 1) - smoothing * f(delta, -1));
-    dwant.push_back(dloss.at(i) * beta * (smoothing / (1 + std::exp(-delta)) - (1 - smoothing) / (1 + std::exp(delta))));
+    dwant.push_back(dloss.at(i) * beta *
+                    (smoothing / (1 + std::exp(-delta)) - (1 - smoothing) / (1 + std::exp(delta))));
     minus.push_back(-dwant.back());
   }
   TestContext c(1);
@@ -269,7 +288,8 @@ void cache(DType type, DType x_type) {
     if (slots[i] < 0 || slots[i] >= double(S) || places[i] < 0 || places[i] >= double(L)) continue;
     for (int64_t d = 0; d < row; ++d) {
       const double v = x.at(i * row + d);
-      want[size_t((int64_t(slots[i]) * L + int64_t(places[i])) * row + d)] = type == half ? to_float(to_bf16(float(v))) : v;
+      want[size_t((int64_t(slots[i]) * L + int64_t(places[i])) * row + d)] =
+          type == half ? to_float(to_bf16(float(v))) : v;
     }
   }
   TestContext c(3);
@@ -297,7 +317,8 @@ void poison() {
       Swiglu s{x, z};
       RUN(swiglu, s, c);
       CHECK(!std::isfinite(z.at(width / 2 + 7)), "swiglu must pass %g on, got %g", bad, z.at(width / 2 + 7));
-      for (int64_t j = 0; j < width; ++j) CHECK(std::isfinite(y.at(j)) && std::isfinite(y.at(2 * width + j)), "rms_norm: other rows");
+      for (int64_t j = 0; j < width; ++j)
+        CHECK(std::isfinite(y.at(j)) && std::isfinite(y.at(2 * width + j)), "rms_norm: other rows");
     }
 }
 

@@ -1,4 +1,5 @@
-// The primitives against plain double arithmetic: every mix of dtypes, in place, edge values. Part of the kernels2 checks.
+// The primitives against plain double arithmetic: every mix of dtypes, in place, edge values. Part of the kernels2
+// checks.
 #include "compare.h"
 
 namespace attune::test {
@@ -15,7 +16,8 @@ double rounded(DType t, double x) {
 
 void expect(const char* what, const Buffer& y, const std::vector<double>& want) {
   const auto got = values(y);
-  CHECK(got.size() == want.size() && worst(got, want, 0) == 0, "%s: worst %g of %zu", what, worst(got, want, 0), want.size());
+  CHECK(got.size() == want.size() && worst(got, want, 0) == 0, "%s: worst %g of %zu", what, worst(got, want, 0),
+        want.size());
   CHECK(y.guarded(), "%s: guard bytes", what);
 }
 
@@ -29,7 +31,8 @@ Buffer some(DType t, int64_t n, uint64_t seed, double size = 3) {
   return b;
 }
 
-template <class Args, class F> void unary(const char* what, void (*op)(const Args&, Context&), F f) {
+template <class Args, class F>
+void unary(const char* what, void (*op)(const Args&, Context&), F f) {
   TestContext c(2);
   for (DType x : kTypes)
     for (DType y : kTypes)
@@ -48,7 +51,8 @@ template <class Args, class F> void unary(const char* what, void (*op)(const Arg
       }
 }
 
-template <class Args, class F> void binary(const char* what, void (*op)(const Args&, Context&), F f) {
+template <class Args, class F>
+void binary(const char* what, void (*op)(const Args&, Context&), F f) {
   TestContext c(2);
   for (DType p : kTypes)
     for (DType q : kTypes)
@@ -78,7 +82,8 @@ void shapes() {
       for (int mask = 0; mask < 16; ++mask) {
         int64_t s[4];
         for (int i = 0; i < 4; ++i) s[i] = mask >> i & 1 ? 1 : dims[i];
-        Buffer small(x, {s[0], s[1], s[2], s[3]}), big(y, {2, 3, 5, 300}), full(x, {2, 3, 5, 300}), sum(y, {s[0], s[1], s[2], s[3]});
+        Buffer small(x, {s[0], s[1], s[2], s[3]}), big(y, {2, 3, 5, 300}), full(x, {2, 3, 5, 300}),
+            sum(y, {s[0], s[1], s[2], s[3]});
         small.normal(r, 3), full.normal(r, 3);
         std::vector<double> want, sums(size_t(sum.size()), 0), axes;
         for (int64_t i = 0; i < big.size(); ++i) {
@@ -119,7 +124,8 @@ void primitives() {
   unary<Exp>("exp", cpu::exp, [](double x) { return std::exp(x); });
   unary<Log>("log", cpu::log, [](double x) { return std::log(x); });
   unary<Rsqrt>("rsqrt", cpu::rsqrt, [](double x) { return 1 / std::sqrt(x); });
-  unary<LogSigmoid>("log_sigmoid", cpu::log_sigmoid, [](double x) { return (x < 0 ? x : 0.0) - std::log1p(std::exp(-std::fabs(x))); });
+  unary<LogSigmoid>("log_sigmoid", cpu::log_sigmoid,
+                    [](double x) { return (x < 0 ? x : 0.0) - std::log1p(std::exp(-std::fabs(x))); });
   unary<Cast>("cast", cpu::cast, [](double x) { return x; });
   binary<Add>("add", cpu::add, [](double a, double b) { return a + b; });
   binary<Mul>("mul", cpu::mul, [](double a, double b) { return a * b; });
