@@ -1,15 +1,16 @@
 // The tokenizer of a Hugging Face model folder: tokenizer.json through the `tokenizers` library, set up as transformers sets it up
-// (special tokens of tokenizer_config.json and special_tokens_map.json, add_bos_token, no stored padding or truncation), and the folder's chat templates.
+// (special tokens of tokenizer_config.json and special_tokens_map.json, no stored padding or truncation), and the folder's chat templates.
+// What is put around a plain text (BOS) is the post-processor of tokenizer.json; add_bos_token beside it is ignored, as in transformers 5.
 
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { AddedToken, Tokenizer as Backend, templateProcessing } from "tokenizers";
+import { AddedToken, Tokenizer as Backend } from "tokenizers";
 import { DataError } from "../errors.ts";
 import { JsonError, parseJson } from "./json.ts";
 import type { Json, JsonObject } from "./json.ts";
 
-const NAMED = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"] as const;
+const STANDARD = new Set(["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]);
 const MAX_FILE = 256 * 1024 * 1024;
 
 /** Ids of a text and the way from its characters to its tokens. */
@@ -89,13 +90,12 @@ function buildTokenizer(
     post_processor?: unknown;
   };
   const added = new Map((document.added_tokens ?? []).map((t) => [t.content, t.special]));
-  const named = new Map<string, Special>();
-  for (const name of NAMED) {
-    const token = readSpecial(config.has(name) ? config.get(name) : map.get(name), `${name} of ${file}`);
-    if (token) named.set(name, token);
-  }
-  const extra = [...listed(config, map, "additional_special_tokens"), ...listed(config, map, "extra_special_tokens")];
+  // As transformers 5: special_tokens_map.json is read only beside a config without added_tokens_decoder, and then wins.
   const decoder = config.get("added_tokens_decoder");
+  const settings = decoder instanceof Map ? config : new Map([...config, ...map]);
+  if (settings.get("split_special_tokens") === true)
+    throw new DataError(`${file}: split_special_tokens must not be set: text would never make a special token`);
+  const { named, extra } = namedTokens(settings, file);
   const more: { token: Special; special: boolean }[] = [];
   if (decoder instanceof Map) {
     for (const [, v] of [...decoder].sort(([a], [b]) => Number(a) - Number(b))) {
@@ -115,13 +115,6 @@ function buildTokenizer(
     const token = named.get(name);
     return token ? backend.tokenToId(token.content) : null;
   };
-  const post = postProcessor(
-    config,
-    named,
-    id,
-    document.post_processor === null || document.post_processor === undefined,
-  );
-  if (post) backend.setPostProcessor(templateProcessing(...post));
 
   const specialIds = new Map<string, number>();
   for (const [content, special] of added) {
@@ -130,7 +123,7 @@ function buildTokenizer(
   }
   const specialTexts = new Map([...named].map(([name, t]) => [name, t.content]));
   const hash = createHash("sha256").update(text);
-  hash.update(JSON.stringify([[...specialTexts], [...added], post ?? null]));
+  hash.update(JSON.stringify([[...specialTexts], [...added]]));
   return {
     size: backend.getVocabSize(true),
     special: specialTexts,
@@ -158,25 +151,23 @@ function buildTokenizer(
   };
 }
 
-/**
- * The post-processor that transformers 5 puts in place of the file's: BOS and EOS around a text as `add_bos_token` and `add_eos_token` say, when
- * either is in tokenizer_config.json. Null: the file's own stays.
- */
-function postProcessor(
-  config: JsonObject,
-  named: ReadonlyMap<string, Special>,
-  id: (name: string) => number | null,
-  none: boolean,
-): [string, string, [string, number][]] | null {
-  if (none && !config.get("add_bos_token") && !config.get("add_eos_token")) return null;
-  if (!config.has("add_bos_token") && !config.has("add_eos_token")) return null;
-  const bos = config.get("add_bos_token") === true ? named.get("bos_token")?.content : undefined;
-  const eos = config.get("add_eos_token") === true ? named.get("eos_token")?.content : undefined;
-  const single = [bos, "$A", eos].filter((x) => x !== undefined).join(" ");
-  const tokens: [string, number][] = [];
-  if (bos !== undefined) tokens.push([bos, id("bos_token")!]);
-  if (eos !== undefined && eos !== bos) tokens.push([eos, id("eos_token")!]);
-  return [single, `${single} $B:1`, tokens];
+/** Special tokens by name (`bos_token`, any other `..._token`, and the entries of an `extra_special_tokens` object), and those without a name. */
+function namedTokens(settings: JsonObject, file: string): { named: Map<string, Special>; extra: Special[] } {
+  const named = new Map<string, Special>();
+  const extra: Special[] = [];
+  const name = (key: string, value: Json): void => {
+    const token = readSpecial(value, `${key} of ${file}`);
+    if (token) named.set(key, token);
+  };
+  for (const [key, value] of settings)
+    if (key.endsWith("_token") && (STANDARD.has(key) || typeof value === "string" || value instanceof Map))
+      name(key, value);
+  for (const key of ["extra_special_tokens", "additional_special_tokens"]) {
+    const value = settings.get(key);
+    if (value instanceof Map) for (const [k, v] of value) name(k, v);
+    else if (Array.isArray(value)) extra.push(...value.flatMap((v) => readSpecial(v, `${key} of ${file}`) ?? []));
+  }
+  return { named, extra };
 }
 
 function readSpecial(value: Json | undefined, where: string): Special | null {
@@ -195,12 +186,6 @@ function readSpecial(value: Json | undefined, where: string): Special | null {
     singleWord: flag("single_word"),
     normalized: flag("normalized"),
   };
-}
-
-function listed(config: JsonObject, map: JsonObject, name: string): Special[] {
-  const value = config.get(name) ?? map.get(name);
-  const items = Array.isArray(value) ? value : value instanceof Map ? [...value.values()] : [];
-  return items.flatMap((v) => readSpecial(v, name) ?? []);
 }
 
 function readText(file: string): string {
@@ -243,8 +228,8 @@ function readTemplates(folder: string, config: JsonObject): ReadonlyMap<string, 
   }
   const file = join(folder, "chat_template.jinja");
   const others = join(folder, "additional_chat_templates");
+  if (existsSync(file) || existsSync(others)) out.clear();
   if (existsSync(file)) {
-    out.clear();
     out.set("default", readText(file));
   }
   if (existsSync(others))

@@ -28,10 +28,15 @@ export const sft: EncodeOptions = {
 export const dpo: EncodeOptions = { ...sft, task: "dpo" };
 
 /** An encoder over one of the small tokenizers; `template` is a template's text, or null for the tokenizer's own. */
-export async function encoderOf(tokenizer: string, options: EncodeOptions, template: string | null = null): Promise<RowEncoder> {
+export async function encoderOf(
+  tokenizer: string,
+  options: EncodeOptions,
+  template: string | null = null,
+): Promise<RowEncoder> {
   const tok = loadTokenizer(fixture(`tokenizers/${tokenizer}`));
   const sources = template === null ? tok.templates : new Map([["default", template]]);
-  const chat = sources.size === 0 ? null : new ChatTemplate({ sources, special: tok.special, date: templateDate("2026-07-06") });
+  const chat =
+    sources.size === 0 ? null : new ChatTemplate({ sources, special: tok.special, date: templateDate("2026-07-06") });
   return new RowEncoder(tok, chat, await endTokens(tok, chat), options);
 }
 

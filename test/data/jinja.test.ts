@@ -41,7 +41,9 @@ describe("Jinja as Python has it", () => {
   });
 
   it("spans nested blocks, and finds marks that neither template nor data hold", () => {
-    const { text, spans } = render("\ufdd0{% generation %}a{% generation %}b{% endgeneration %}{% endgeneration %}\ufdd1");
+    const { text, spans } = render(
+      "\ufdd0{% generation %}a{% generation %}b{% endgeneration %}{% endgeneration %}\ufdd1",
+    );
     expect(text).toBe("\ufdd0ab\ufdd1");
     expect(spans).toEqual([
       [2, 3],
@@ -50,20 +52,26 @@ describe("Jinja as Python has it", () => {
   });
 
   it("refuses half a generation block", () => {
-    expect(() => render("{% set x %}{% generation %}abc{% endgeneration %}{% endset %}{{ x[:2] }}")).toThrow(/printed whole/);
+    expect(() => render("{% set x %}{% generation %}abc{% endgeneration %}{% endset %}{{ x[:2] }}")).toThrow(
+      /printed whole/,
+    );
   });
 });
 
 describe("hostile templates", () => {
   const hostile: Record<string, string> = {
-    "a loop without end in practice": "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
-    "a text that doubles": "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}",
-    "a list that doubles": "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
+    "a loop without end in practice":
+      "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}",
+    "a text that doubles":
+      "{% set ns = namespace(x='xxxxxxxx') %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x | length }}",
+    "a list that doubles":
+      "{% set ns = namespace(x=[1]) %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x | length }}",
     "a huge repeat": "{{ 'x' * 10 ** 12 }}",
     "a huge integer": "{{ 10 ** (10 ** 9) }}",
-    "a shift by multiplication": "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}{{ ns.x }}",
+    "a shift by multiplication":
+      "{% set ns = namespace(x=9) %}{% for i in range(60) %}{% set ns.x = ns.x * ns.x %}{% endfor %}{{ ns.x }}",
     "a macro that calls itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "padding": "{{ 'x'.center(10 ** 12) }}",
+    padding: "{{ 'x'.center(10 ** 12) }}",
     "a wide format": "{{ '%999999999d' % 1 }}{{ '{:>999999999}'.format(1) }}{{ 1 + '' }}",
     "brackets nested deep": `{{ ${"(".repeat(100000)}1${")".repeat(100000)} }}`,
     "constructors by name": "{{ ''.constructor.constructor('return 1')() }}",

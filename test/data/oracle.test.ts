@@ -30,7 +30,11 @@ describe("recorded conversations", () => {
   for (const [template, tokenizer] of tokenizers) {
     it(`give transformers' ids and masks with ${template}`, async () => {
       const all = of(template, false);
-      const encoder = await encoderOf(tokenizer, { ...sft, assistantOnlyLoss: all.some((c) => c.has("mask")) }, templateText(template));
+      const encoder = await encoderOf(
+        tokenizer,
+        { ...sft, assistantOnlyLoss: all.some((c) => c.has("mask")) },
+        templateText(template),
+      );
       const rows = all.map((c, row) => {
         const value: JsonObject = new Map([["messages", messagesOf(c)]]);
         if (c.has("tools")) value.set("tools", tools);
