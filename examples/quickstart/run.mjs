@@ -42,7 +42,7 @@ async function ask(name, questions) {
   const file = join(out, `questions-${name}.jsonl`);
   const prompts = questions.map(({ prompt }) => ({ prompt: name === "base" ? prompt[0].content : prompt }));
   writeFileSync(join(root, file), prompts.map((row) => JSON.stringify(row) + "\n").join(""));
-  const sampling = ["--max_new_tokens", "64", "--temperature", "0.5", "--seed", "7"];
+  const sampling = ["--max_new_tokens", "64", "--temperature", "0.4", "--seed", "7"];
   const said = await attune("generate", "--model", join(out, name), "--data", file, ...sampling);
   return said.map(({ completion, finish_reason }) => ({ text: completion, stopped: finish_reason === "stop" }));
 }
