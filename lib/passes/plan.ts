@@ -1,7 +1,7 @@
 // plan: graph -> flat program. Decides who shares whose storage, and where each storage lies in one arena.
 import { pathOf } from "../ir/print.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
-import { bytes, type Capacity } from "../ir/types.ts";
+import { bytes, width, type Capacity } from "../ir/types.ts";
 import { paramsOf } from "../program/encode.ts";
 import type { Instruction, Program, Slot } from "../program/program.ts";
 import { place, type Storage } from "./place.ts";
@@ -86,7 +86,8 @@ function assign(g: Graph, blind: Node | undefined): { of: Map<Value, Storage>; s
     const n = v.node!;
     if (n.def.view) return n.inputs[n.def.view];
     const p = n.inputs[n.def.accumulate[v.out] ?? ""] ?? n.inputs[n.def.inplace[v.out] ?? ""];
-    if (!p || bytes(p.type) < bytes(v.type)) return undefined;
+    // Rows of another width would land on rows that another thread has not read yet.
+    if (!p || width[p.type.dtype] !== width[v.type.dtype] || bytes(p.type) < bytes(v.type)) return undefined;
     const readers = Object.values(n.inputs).filter((i) => i === p || (of.get(i) !== undefined && of.get(i) === of.get(p)));
     return readers.length === 1 ? p : undefined;
   };

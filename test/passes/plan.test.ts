@@ -1,0 +1,36 @@
+// What the planner may and may not do with storage.
+import { expect, test } from "vitest";
+import "#lib/ops/index.js";
+import { buffer, store, trace } from "#lib/ir/graph.js";
+import { type } from "#lib/ir/types.js";
+import { vjp } from "#lib/ir/vjp.js";
+import { linear } from "#lib/ops/gemm.js";
+import { logSoftmaxGather } from "#lib/ops/log_softmax_gather.js";
+import { fill } from "#lib/ops/primitives/elementwise.js";
+import { compile } from "#lib/passes/compile.js";
+import { checkPlaces } from "#lib/passes/place.js";
+
+/** The head's backward: logits (float32) die where their gradient is made. */
+function head(dtype: "float32" | "bfloat16") {
+  const g = trace(() => {
+    const h = buffer("inputs/h", type([8, 16], dtype));
+    const logits = linear(h, buffer("weights/w", type([64, 16], dtype)), undefined, "float32");
+    const { logp } = logSoftmaxGather(logits, buffer("inputs/targets", type([8], "int32")), dtype);
+    const [d] = vjp([[logp, fill(1, [8])]], [h]);
+    store("outputs/logp", logp);
+    store("outputs/d", d!);
+  });
+  const p = compile(g);
+  checkPlaces(p.storages);
+  const code = p.instructions.find((c) => c.def.name === "log_softmax_gather_backward")!;
+  return { logits: code.slots[0]!.offset, dlogits: code.slots.at(-1)!.offset };
+}
+
+test("a gradient takes over the place of what it is the gradient of, where both have one width", () => {
+  const { logits, dlogits } = head("float32");
+  expect(dlogits).toBe(logits);
+});
+test("but not where the widths differ: a row of it would lie on other rows, which another thread may still have to read", () => {
+  const { logits, dlogits } = head("bfloat16");
+  expect(dlogits).not.toBe(logits);
+});
