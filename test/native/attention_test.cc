@@ -160,6 +160,57 @@ void attention_case(const Case& t, uint64_t seed) {
   }
 }
 
+// Branches and windows that end at every place around the edges of blocks and panels.
+void every_edge() {
+  for (int64_t edge = 60; edge < 190; ++edge)
+    for (int64_t window : {int64_t{0}, edge - 59}) {
+      const Case t{190, 1, 1, 8, Mask::causal, DType::f32, window};
+      Random r(9);
+      Buffer q(t.dtype, {t.n, 1, 8}), k(t.dtype, {t.n, 1, 8}), v(t.dtype, {t.n, 1, 8}), dy(t.dtype, {t.n, 1, 8});
+      Buffer end(DType::i32, {t.n}), pos(DType::i32, {t.n});
+      q.normal(r), k.normal(r), v.normal(r), dy.normal(r);
+      for (int64_t i = 0; i < t.n; ++i)
+        end.set(i, double(!window && i > 0 && i < 60 ? edge : t.n)), pos.set(i, double(i));
+      const Outputs o = run(t, 0.3, q, k, v, end, pos, dy, 1);
+      const Reference want = reference(t, 0.3, q, k, v, end, pos, dy);
+      const std::string name = t.name() + " edge " + std::to_string(edge);
+      close(name + " y", o.y, want.y, 3e-6, 5e-6);
+      close(name + " dq", o.dq, want.dq, 5e-6, 1e-5, 1);
+      close(name + " dk", o.dk, want.dk, 5e-6, 1e-5, 1);
+      close(name + " dv", o.dv, want.dv, 5e-6, 1e-5);
+    }
+}
+
+// bf16 gradients that many chunks add to are rounded as if once. With q = 0 every visible key weighs the same, so that
+// dv and dq have sums that need no pairs: dv[j] = sum_i dy[i] / (i + 1), dq[i] = scale sum_j (dy[i] . (v[j] - y[i]))
+// k[j] / (i + 1).
+void one_rounding() {
+  const int64_t n = 4000, D = 8;
+  const Case t{n, 1, 1, D, Mask::causal, DType::bf16};
+  Random r(21);
+  Buffer q(t.dtype, {n, 1, D}), k(t.dtype, {n, 1, D}), v(t.dtype, {n, 1, D}), dy(t.dtype, {n, 1, D});
+  Buffer end(DType::i32, {n}), pos(DType::i32, {n});
+  q.fill(0), k.normal(r), v.normal(r), dy.normal(r), end.fill(double(n));
+  for (Buffer* b : {&k, &v, &dy})
+    for (int64_t i = 0; i < n * D; ++i) b->set(i, b->at(i) + 1);  // sums that grow
+  const Outputs o = run(t, 1, q, k, v, end, pos, dy, 1);
+  std::vector<double> dv(size_t(n * D), 0), dq(size_t(n * D), 0), sum(size_t(D), 0), outer(size_t(D * D), 0),
+      keys(size_t(D), 0);
+  for (int64_t i = n - 1; i >= 0; --i)
+    for (int64_t d = 0; d < D; ++d) dv[size_t(i * D + d)] = sum[size_t(d)] += dy.at(i * D + d) / double(i + 1);
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t e = 0; e < D; ++e) {
+      keys[size_t(e)] += k.at(i * D + e);
+      for (int64_t d = 0; d < D; ++d) {
+        double& m = outer[size_t(d * D + e)];
+        m += v.at(i * D + d) * k.at(i * D + e);
+        dq[size_t(i * D + e)] += dy.at(i * D + d) * (m - o.y.at(i * D + d) * keys[size_t(e)]) / double(i + 1);
+      }
+    }
+  close("bf16 dv of many chunks", o.dv, dv, 2e-3, 3e-3);
+  close("bf16 dq of many chunks", o.dq, dq, 3e-3, 3e-3);
+}
+
 void unwanted_outputs() {
   const Case t{70, 4, 2, 16, Mask::packed};
   Random r(5);
@@ -325,6 +376,8 @@ void checks() {
     decode_case(3, 1, 2, 1, 8, 0, dtype);
     decode_case(4, 1300, 8, 1, 64, 0, dtype);
   }
+  every_edge();
+  one_rounding();
   scratch_sizes();
   unwanted_outputs();
   alone_and_beside();
