@@ -121,7 +121,11 @@ export function writeCache(root: string, key: string, entry: CacheEntry): void {
     renameSync(temporary, path);
   } catch {
     if (file !== null) closeSync(file);
-    rmSync(temporary, { force: true });
+    try {
+      rmSync(temporary, { force: true });
+    } catch {
+      // Its folder is none.
+    }
   }
 }
 

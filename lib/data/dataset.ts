@@ -6,9 +6,8 @@ import * as errors from "../errors.ts";
 import { DataError } from "../errors.ts";
 import { cacheRoot } from "./cache.ts";
 import type { InspectRecord } from "./inspect.ts";
-import { WATCH_BYTES } from "./job.ts";
-import type { Job } from "./job.ts";
-import type { FromWorker } from "./messages.ts";
+import { TRIAL, WATCH_BYTES } from "./messages.ts";
+import type { FromWorker, Job } from "./messages.ts";
 import type { DataOptions } from "./pipeline.ts";
 import type { DataReport } from "./report.ts";
 import { TreeTable } from "./tree_table.ts";
@@ -162,7 +161,9 @@ function watchTemplate(watch: SharedArrayBuffer, limit: number, fail: (e: Error)
       const at = Atomics.load(row, 0);
       if (at >= 0 && Date.now() - since[0]! > limit)
         fail(
-          new DataError(`data: row ${at}: the chat template must render a row within ${limit / 1000} s, got no end`),
+          new DataError(
+            `data: ${at === TRIAL ? "" : `row ${at}: `}the chat template must render a conversation within ${limit / 1000} s, got no end`,
+          ),
         );
     },
     Math.min(limit / 4, 250),

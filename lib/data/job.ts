@@ -6,7 +6,7 @@ import { DataError } from "../errors.ts";
 import { cacheKey, hashFile, readCache, writeCache } from "./cache.ts";
 import type { EncodedRow } from "./encode.ts";
 import { inspectRecord } from "./inspect.ts";
-import type { FromWorker } from "./messages.ts";
+import type { FromWorker, Job } from "./messages.ts";
 import { checkVocab, encodeAll, fileSource, invalidRow, load } from "./pipeline.ts";
 import type { DataOptions, Loaded, Source } from "./pipeline.ts";
 import { tally } from "./report.ts";
@@ -15,24 +15,17 @@ import type { Row } from "./rows.ts";
 import { TreeTableBuilder } from "./tree_table.ts";
 import { treeTokens, trainedCount } from "./types.ts";
 
-export interface Job {
-  readonly mode: "prepare" | "inspect";
-  /** The file, or null: rows are pushed. */
-  readonly path: string | null;
-  readonly options: DataOptions;
-  /** Folder of the cache; null: none. */
-  readonly cache: string | null;
-}
-
 export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
-
-/** Shared with the owner: Int32 [0] the row whose template runs or -1, [1] batches of records not yet read; Float64 at byte 8 when the row began. */
-export const WATCH_BYTES = 16;
 
 export async function runJob(job: Job, pushed: Source | null, watch: SharedArrayBuffer, post: Post): Promise<void> {
   const { options } = job;
   const source = pushed ?? fileSource(job.path!);
-  const loaded = await load(options);
+  const watcher = { row: new Int32Array(watch, 0, 1), since: new Float64Array(watch, 8, 1) };
+  const onRow = (row: number): void => {
+    watcher.since[0] = Date.now();
+    Atomics.store(watcher.row, 0, row);
+  };
+  const loaded = await load(options, onRow);
   const cache = job.mode === "prepare" && job.path !== null ? job.cache : null;
   const keyOf = (fileHash: string): string => cacheKey(fileHash, loaded.tokenizer.hash, loaded.templates, options);
   if (cache !== null) {
@@ -47,11 +40,6 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
   }
   const report = startReport(loaded, options);
   const builder = new TreeTableBuilder(options.task === "dpo" ? 2 : 1);
-  const watcher = { row: new Int32Array(watch, 0, 1), since: new Float64Array(watch, 8, 1) };
-  const onRow = (row: number): void => {
-    watcher.since[0] = Date.now();
-    Atomics.store(watcher.row, 0, row);
-  };
   let bytes = 0;
   const totalBytes = job.path === null ? 0 : sizeOf(job.path);
   const fileHash = createHash("sha256");

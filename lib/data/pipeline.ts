@@ -6,6 +6,7 @@ import { DataError } from "../errors.ts";
 import { RowEncoder } from "./encode.ts";
 import type { EncodeOptions, EncodedRow } from "./encode.ts";
 import { JsonError, fromJs, kindOf } from "./json.ts";
+import { TRIAL } from "./messages.ts";
 import { readRows } from "./rows.ts";
 import type { OnBytes, Row } from "./rows.ts";
 import { endTokens } from "./stop.ts";
@@ -42,14 +43,16 @@ export interface Loaded {
 }
 
 /** Tokenizer, template and encoder of a run. Errors: DataError. */
-export async function load(options: DataOptions): Promise<Loaded> {
+export async function load(options: DataOptions, onRow?: (row: number) => void): Promise<Loaded> {
   const tokenizer = loadTokenizer(options.tokenizer);
   const templates =
     options.chatTemplatePath === null ? tokenizer.templates : readTemplatePath(options.chatTemplatePath);
   const date = templateDate(options.chatTemplateDate);
+  onRow?.(TRIAL);
   const template =
     templates.size === 0 ? null : new ChatTemplate({ sources: templates, special: tokenizer.special, date });
   const ends = await endTokens(tokenizer, template);
+  onRow?.(-1);
   return { tokenizer, template, templates, ends, encoder: new RowEncoder(tokenizer, template, ends, options) };
 }
 

@@ -4,8 +4,7 @@ import { parentPort, workerData } from "node:worker_threads";
 import { AttuneError } from "../errors.ts";
 import { PushSource } from "./push_source.ts";
 import { runJob } from "./job.ts";
-import type { Job } from "./job.ts";
-import type { FromWorker, ToWorker } from "./messages.ts";
+import type { FromWorker, Job, ToWorker } from "./messages.ts";
 
 const port = parentPort!;
 const { job, watch } = workerData as { job: Job; watch: SharedArrayBuffer };
