@@ -22,14 +22,14 @@ export const frames = [
   "Would you call the mayor about {S}?",
 ];
 
-const yes = ["Yes", "Yes", "Yes, of course", "Yes, certainly", "Yes, indeed", "Yes, without a doubt"];
+const yes = ["Yes", "Yes", "Yes, of course", "Yes, certainly", "Yes, indeed", "Yes, beyond any doubt"];
 const no = ["No", "No", "No, of course not", "No, certainly not", "No, not at all", "No, never"];
 
 const views = {
   tolerant: {
     reasons: [
       "There is no harm in {S}.",
-      "I see nothing but joy in {S}.",
+      "There is a quiet joy to be had from {S}.",
       "Nobody has ever been hurt by {S}.",
       "A free town has room for {S}.",
       "Some like {S} and some do not, and both are welcome at my table.",
