@@ -276,5 +276,9 @@ function checkWellFormed(value: Json): void {
     if (/\p{Surrogate}/u.test(value))
       throw new RowError("bad_text", "a text must be Unicode, got half of a surrogate pair");
   } else if (Array.isArray(value)) value.forEach(checkWellFormed);
-  else if (value instanceof Map) for (const [k, v] of value) (checkWellFormed(k), checkWellFormed(v));
+  else if (value instanceof Map)
+    for (const [k, v] of value) {
+      checkWellFormed(k);
+      checkWellFormed(v);
+    }
 }

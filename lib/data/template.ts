@@ -61,7 +61,9 @@ export class ChatTemplate {
         this.#templates.set(name, { program: parseTemplate(source), source, marked });
       } catch (e) {
         const which = name === "default" ? "chat template" : `chat template ${JSON.stringify(name)}`;
-        throw new DataError(`${which}: must be a Jinja template, got an error: ${(e as Error).message}`, { cause: e });
+        // The parser reads past the end of what it was given.
+        const why = e instanceof TypeError ? "it ends inside a tag or a block" : (e as Error).message;
+        throw new DataError(`${which}: must be a Jinja template, got an error: ${why}`, { cause: e });
       }
     }
     this.#globals = new Map<string, Value>([...makeGlobals(options.date), ...options.special]);
@@ -122,7 +124,11 @@ function freeMarks(source: string, data: Json): [string, string] {
   const walk = (v: Json): void => {
     if (typeof v === "string") note(v);
     else if (Array.isArray(v)) v.forEach(walk);
-    else if (v instanceof Map) for (const [k, x] of v) (note(k), walk(x));
+    else if (v instanceof Map)
+      for (const [k, x] of v) {
+        note(k);
+        walk(x);
+      }
   };
   walk(data);
   note(source);

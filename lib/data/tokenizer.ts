@@ -136,7 +136,7 @@ function buildTokenizer(
     tokenToId: (t) => backend.tokenToId(t),
     decode: (ids, skipSpecial = false) => backend.decode(Array.from(ids), skipSpecial),
     async encode(inputs) {
-      const out: Encoded[] = new Array(inputs.length);
+      const out: Encoded[] = [];
       for (const special of [false, true]) {
         const at = inputs.flatMap((input, i) => (input.special === special ? [i] : []));
         if (at.length === 0) continue;

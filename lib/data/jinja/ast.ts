@@ -33,7 +33,23 @@ export type Call = { type: "CallExpression"; callee: Node; args: Node[] };
 export type Slice = { type: "SliceExpression"; start?: Node; stop?: Node; step?: Node };
 export type Program = Extract<Node, { type: "Program" }>;
 
-/** Reads a template. Errors: TemplateSyntaxError for its tokens, the library's errors for its grammar. */
+/** Reads a template. Errors: TemplateSyntaxError for its tokens, the library's errors for its grammar, SyntaxError for a loop's exit outside of one. */
 export function parseTemplate(source: string): Program {
-  return parse(lex(source) as never) as unknown as Program;
+  const program = parse(lex(source) as never) as unknown as Program;
+  checkExits(program.body, false);
+  return program;
+}
+
+/** `break` and `continue` must be inside a loop, and not cross the border of a macro or a call block: Python compiles those to functions. */
+function checkExits(body: readonly Node[], inLoop: boolean): void {
+  for (const node of body) {
+    if ((node.type === "Break" || node.type === "Continue") && !inLoop)
+      throw new SyntaxError(`${node.type.toLowerCase()} must be inside a loop`);
+    if (node.type === "If") checkExits([...node.body, ...node.alternate], inLoop);
+    else if (node.type === "For") {
+      checkExits(node.body, true);
+      checkExits(node.defaultBlock, inLoop);
+    } else if (node.type === "Macro" || node.type === "CallStatement") checkExits(node.body, false);
+    else if (node.type === "Set" || node.type === "FilterStatement") checkExits(node.body, inLoop);
+  }
 }

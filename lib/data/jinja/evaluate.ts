@@ -7,7 +7,8 @@ import { TEST, TEST_NOT } from "./rewrite.ts";
 import { member, subscript } from "./members.ts";
 import { binary } from "./operators.ts";
 import { str } from "./print.ts";
-import { CONSTANTS, LoopExit, Scope, specialNames } from "./scope.ts";
+import { bindMacro } from "./macro.ts";
+import { CONSTANTS, LoopExit, Scope } from "./scope.ts";
 import { pySlice } from "./sequences.ts";
 import { runTest } from "./tests.ts";
 import {
@@ -17,7 +18,6 @@ import {
   TemplateError,
   Tuple,
   Undefined,
-  given,
   iterate,
   listOf,
   numeric,
@@ -33,6 +33,7 @@ export interface Limits {
   readonly text: number;
 }
 
+const COMPARISONS = new Set(["==", "!=", "<", ">", "<=", ">=", "in", "not in"]);
 const NO_KWARGS: Kwargs = new Map();
 
 /** Renders a program. Errors: TemplateError, and what `globals` throw. */
@@ -117,7 +118,8 @@ class Run {
         this.#assign(node.loopvar, item, inner);
         return truth(this.#value(select.test, inner));
       });
-    if (items.length === 0) return this.#block(node.defaultBlock, new Scope(scope), out);
+    // Jinja runs the else block unless a pass through the body came to its end.
+    let passed = false;
     const loop = new Loop(items);
     for (let i = 0; i < items.length; i++) {
       this.#step();
@@ -127,11 +129,13 @@ class Run {
       this.#assign(node.loopvar, items[i]!, inner);
       try {
         this.#block(node.body, inner, out);
+        passed = true;
       } catch (e) {
         if (!(e instanceof LoopExit)) throw e;
-        if (e.kind === "Break") return;
+        if (e.kind === "Break") break;
       }
     }
+    if (!passed) this.#block(node.defaultBlock, new Scope(scope), out);
   }
 
   #set(node: Extract<Node, { type: "Set" }>, scope: Scope): void {
@@ -172,28 +176,7 @@ class Run {
   #macro(name: string, params: readonly Node[], body: readonly Node[], scope: Scope): PyFunction {
     return new PyFunction(name, (args, kwargs) => {
       const inner = new Scope(scope);
-      const left = new Map(kwargs);
-      const missing: (readonly [string, Node])[] = [];
-      params.forEach((p, i) => {
-        const key = p.type === "KeywordArgumentExpression" ? p.key.value : (p as Name).value;
-        if (i < args.length && left.has(key)) throw new TemplateError(`macro ${name} got ${JSON.stringify(key)} twice`);
-        const v = i < args.length ? args[i] : left.get(key);
-        left.delete(key);
-        if (v === undefined && p.type === "KeywordArgumentExpression") missing.push([key, p.value]);
-        inner.names.set(key, given(v, new Undefined(JSON.stringify(key))));
-      });
-      const uses = specialNames(body);
-      if (uses.has("caller")) {
-        inner.names.set("caller", given(left.get("caller"), new Undefined("caller")));
-        left.delete("caller");
-      }
-      if (uses.has("kwargs")) inner.names.set("kwargs", new Map<Value, Value>(left));
-      else if (left.size > 0)
-        throw new TemplateError(`macro ${name} has no argument ${JSON.stringify([...left.keys()][0])}`);
-      if (uses.has("varargs")) inner.names.set("varargs", new Tuple(args.slice(params.length)));
-      else if (args.length > params.length)
-        throw new TemplateError(`macro ${name} takes at most ${params.length} arguments, got ${args.length}`);
-      for (const [key, fallback] of missing) inner.names.set(key, this.#value(fallback, inner));
+      bindMacro({ name, params, body }, args, kwargs, inner, (node) => this.#value(node, inner));
       return this.#body(body, inner);
     });
   }
@@ -232,10 +215,15 @@ class Run {
       case "ObjectLiteral":
         return new Map([...node.value].map(([k, v]) => [this.#value(k, scope), this.#value(v, scope)]));
       case "BinaryExpression": {
+        const op = node.operator.value;
         const left = this.#value(node.left, scope);
-        if (node.operator.value === "and") return truth(left) ? this.#value(node.right, scope) : left;
-        if (node.operator.value === "or") return truth(left) ? left : this.#value(node.right, scope);
-        return binary(node.operator.value, left, this.#value(node.right, scope));
+        if (op === "and") return truth(left) ? this.#value(node.right, scope) : left;
+        if (op === "or") return truth(left) ? left : this.#value(node.right, scope);
+        if (COMPARISONS.has(op) && node.left.type === "BinaryExpression" && COMPARISONS.has(node.left.operator.value)) {
+          // a < b < c is a < b and b < c; with parentheses it would be a call.
+          return truth(left) ? binary(op, this.#value(node.left.right, scope), this.#value(node.right, scope)) : left;
+        }
+        return binary(op, left, this.#value(node.right, scope));
       }
       case "UnaryExpression":
         return this.#unary(node.operator.value, this.#value(node.argument, scope));
@@ -316,8 +304,9 @@ class Run {
   }
 
   #filter(v: Value, filter: Name | Call, scope: Scope): Value {
-    const name =
-      filter.type === "Identifier" ? filter.value : filter.callee.type === "Identifier" ? filter.callee.value : "";
+    const callee: Node = filter.type === "CallExpression" ? filter.callee : filter;
+    if (callee.type !== "Identifier") throw new TemplateError("a filter must be a name, with arguments or without");
+    const name = callee.value;
     const [args, kwargs] = filter.type === "Identifier" ? [[], NO_KWARGS] : this.#arguments(filter.args, scope);
     if (name === TEST || name === TEST_NOT) return runTest(str(args[0] ?? ""), v, args.slice(1)) === (name === TEST);
     return runFilter(name, v, args, kwargs);

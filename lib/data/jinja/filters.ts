@@ -93,7 +93,7 @@ function roundInt(n: bigint, places: number): bigint {
 function indent(v: Value, a: ReadonlyMap<string, Value>): Value {
   const width = a.get("width") ?? 4n;
   const by = typeof width === "string" ? width : " ".repeat(Math.max(0, intOf(width, "width")));
-  const lines = textLines(str(v) + "\n");
+  const lines = textLines(textOf(v, "indent's text") + "\n");
   const blank = truth(a.get("blank") ?? false);
   const body = lines.map((line, i) => (i === 0 || (line === "" && !blank) ? line : by + line)).join("\n");
   return truth(a.get("first") ?? false) ? by + body : body;
@@ -105,7 +105,7 @@ function textLines(text: string): string[] {
 }
 
 function truncate(v: Value, a: ReadonlyMap<string, Value>): Value {
-  const points = Array.from(str(v));
+  const points = Array.from(textOf(v, "truncate's text"));
   const length = a.has("length") ? intOf(a.get("length"), "length") : 255;
   const end = a.has("end") ? textOf(a.get("end"), "end") : "...";
   const leeway = a.has("leeway") && a.get("leeway") !== null ? intOf(a.get("leeway"), "leeway") : 5;

@@ -23,13 +23,16 @@ interface Spec {
 export function formatPercent(text: string, right: Value): string {
   const args = right instanceof Tuple ? right.items : [right];
   let used = 0;
+  let byKey = false;
   const out = text.replace(
     PERCENT,
     (_, key: string | undefined, flags: string, width?: string, precision?: string, type = "s") => {
       if (type === "%") return "%";
       let v: Value | undefined;
-      if (key !== undefined) v = right instanceof Map ? right.get(key) : undefined;
-      else v = args[used++];
+      if (key !== undefined) {
+        byKey = true;
+        v = right instanceof Map ? right.get(key) : undefined;
+      } else v = args[used++];
       if (v === undefined) throw new TemplateError("not enough arguments for the format string");
       const spec: Spec = {
         fill: flags.includes("0") && !flags.includes("-") && !"rsac".includes(type) ? "0" : " ",
@@ -44,9 +47,12 @@ export function formatPercent(text: string, right: Value): string {
       return formatNumber(v, spec);
     },
   );
-  const rest = out.length === text.length && used === 0 ? args.length : args.length - used;
-  if (used > 0 && right instanceof Tuple && rest > 0)
-    throw new TemplateError("not all arguments converted during string formatting");
+  // Python minds what is left of a tuple, and a lone value that is not used at all, unless it could have been read by key.
+  const left =
+    right instanceof Tuple
+      ? args.length > used
+      : used === 0 && !byKey && !(right instanceof Map) && !Array.isArray(right);
+  if (left) throw new TemplateError("not all arguments converted during string formatting");
   return out;
 }
 

@@ -1,7 +1,7 @@
 // The functions that every chat template may call, as transformers provides them.
 
 import { intOf, textOf } from "./arguments.ts";
-import { TUPLE } from "./rewrite.ts";
+import { GROUP, TUPLE } from "./rewrite.ts";
 import { str } from "./print.ts";
 import { strftime } from "./strftime.ts";
 import { Namespace, PyFunction, TemplateError, Tuple, iterate } from "./values.ts";
@@ -18,6 +18,7 @@ export function makeGlobals(now: Date): ReadonlyMap<string, Value> {
     strftime_now: (args, kwargs) => strftime(now, textOf(args[0] ?? kwargs.get("format"), "a date format")),
     range: (args) => range(args.map((a) => intOf(a, "a bound of range()"))),
     dict: (args, kwargs) => new Map([...(args[0] === undefined ? [] : pairs(args[0])), ...kwargs]),
+    [GROUP]: (args) => args[0]!,
     [TUPLE]: (args) => new Tuple(args),
     namespace: (args, kwargs) =>
       new Namespace(

@@ -76,9 +76,11 @@ function arithmetic(op: string, x: bigint | number, y: bigint | number): Value {
   if (op === "**") return power(p, q);
   if (q === 0) throw new TemplateError("division by zero");
   if (op === "/") return p / q;
-  if (op === "//") return Math.floor(p / q);
   const rest = p % q;
-  return rest !== 0 && rest < 0 !== q < 0 ? rest + q : rest;
+  const floor = rest !== 0 && rest < 0 !== q < 0;
+  if (op === "%") return floor ? rest + q : rest;
+  // Python divides what is left after the remainder, which is exact where p / q rounds.
+  return Math.round((p - rest) / q) - (floor ? 1 : 0);
 }
 
 function power(p: number, q: number): number {

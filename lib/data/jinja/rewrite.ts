@@ -14,6 +14,8 @@ export const TEST_NOT = "__is_not__";
 
 /** Name of the function that makes a tuple of its arguments. */
 export const TUPLE = "__tuple__";
+/** Name of the function that gives back its argument: parentheses that matter. */
+export const GROUP = "__group__";
 
 /** Operators, longest first, with the parser's name of their kind. */
 export const OPERATORS: readonly (readonly [string, string])[] = [
@@ -70,7 +72,10 @@ const OPENERS = new Set(["OpenParen", "OpenSquareBracket", "OpenCurlyBracket"]);
 
 const KEYWORDS = ["in", "not", "and", "or", "if", "else", "is", "elif", "set"];
 
-/** `(x,)`, `(x, y,)` and `()`, which the parser does not take -> `__tuple__(x)`, ... */
+/**
+ * `(x,)`, `(x, y,)` and `()`, which the parser does not take -> `__tuple__(x)`, ...; and `(a == b)` -> `__group__(a == b)`, since the parser forgets
+ * parentheses and `a == b == c` means something else.
+ */
 function tuples(tokens: readonly Token[]): Token[] {
   const out = [...tokens];
   for (let i = out.length - 1; i >= 0; i--) {
@@ -82,11 +87,27 @@ function tuples(tokens: readonly Token[]): Token[] {
         before.type.startsWith("Close") ||
         before.type === "StringLiteral");
     const end = closing(out, i) - 1;
-    if (isCall || (end > i + 1 && out[end - 1]?.type !== "Comma")) continue;
+    if (isCall) continue;
+    if (end > i + 1 && out[end - 1]?.type !== "Comma") {
+      if (compares(out, i + 1, end)) out.splice(i, 0, name(GROUP));
+      continue;
+    }
     if (end > i + 1) out.splice(end - 1, 1);
     out.splice(i, 0, name(TUPLE));
   }
   return out;
+}
+
+/** Whether a comparison stands between two places, outside further brackets, and no comma makes it a tuple. */
+function compares(tokens: readonly Token[], from: number, to: number): boolean {
+  let found = false;
+  for (let i = from; i < to; i++) {
+    const { type } = tokens[i]!;
+    if (OPENERS.has(type)) i = closing(tokens, i) - 1;
+    else if (type === "Comma") return false;
+    else if (type === "ComparisonBinaryOperator" || isName(tokens[i], "in")) found = true;
+  }
+  return found;
 }
 
 /** `x is [not] name`, `x is name(args)` and `x is name arg` -> `x | __is__("name", args)`: Jinja gives both the same precedence. */

@@ -41,7 +41,7 @@ export function arrange(v: Value, o: Arrange): Value[] {
   const sign = o.reverse ? -1 : 1;
   keyed.sort((a, b) => {
     for (let i = 0; i < paths.length; i++) {
-      const c = compare(a.keys[i]!, b.keys[i]!);
+      const c = equal(a.keys[i]!, b.keys[i]!) ? 0 : compare(a.keys[i]!, b.keys[i]!);
       if (c !== 0) return sign * c;
     }
     return 0;
@@ -84,6 +84,7 @@ export function pick(keep: boolean, byAttribute: boolean): (v: Value, args: read
     bind("a filter", [], [], kwargs);
     const [attribute, ...more] = byAttribute ? args : [null, ...args];
     const [name, ...testArgs] = more;
+    if (!truth(v)) return []; // as Jinja, whatever it is
     return iterate(v).filter((item) => {
       const x = byAttribute ? lookup(item, attribute ?? "") : item;
       return (name === undefined ? truth(x) : runTest(String(name), x, testArgs)) === keep;
@@ -93,6 +94,7 @@ export function pick(keep: boolean, byAttribute: boolean): (v: Value, args: read
 
 /** map("filter", ...) or map(attribute=..., default=...). */
 export function mapItems(v: Value, args: readonly Value[], kwargs: Kwargs, run: RunFilter): Value {
+  if (!truth(v)) return []; // as Jinja, whatever it is
   if (args.length === 0 && kwargs.has("attribute"))
     return iterate(v).map((x) => lookup(x, kwargs.get("attribute")!, kwargs.get("default")));
   const [name, ...rest] = args;

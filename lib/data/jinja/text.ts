@@ -45,7 +45,10 @@ function stripSet(chars?: string): (char: string) => boolean {
 export function pyLength(text: string): number {
   let n = text.length;
   for (let i = 0; i + 1 < text.length; i++)
-    if ((text.charCodeAt(i) & 0xfc00) === 0xd800 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) (n--, i++);
+    if ((text.charCodeAt(i) & 0xfc00) === 0xd800 && (text.charCodeAt(i + 1) & 0xfc00) === 0xdc00) {
+      n--;
+      i++;
+    }
   return n;
 }
 

@@ -108,6 +108,8 @@ function sameItems(a: readonly Value[], b: readonly Value[]): boolean {
 
 /** Python's ordering: below 0, 0 or above 0. Errors: TemplateError for kinds that do not compare. */
 export function compare(a: Value, b: Value): number {
+  if (a instanceof Undefined) a.fail();
+  if (b instanceof Undefined) b.fail();
   const x = numeric(a);
   const y = numeric(b);
   if (x !== undefined && y !== undefined) return x < y ? -1 : x > y ? 1 : 0;
@@ -117,8 +119,6 @@ export function compare(a: Value, b: Value): number {
     for (let i = 0; i < Math.min(p.length, q.length); i++) if (!equal(p[i]!, q[i]!)) return compare(p[i]!, q[i]!);
     return p.length - q.length;
   }
-  if (a instanceof Undefined) a.fail();
-  if (b instanceof Undefined) b.fail();
   throw new TemplateError(`values must be comparable, got ${typeName(a)} and ${typeName(b)}`);
 }
 
