@@ -83,7 +83,8 @@ function dataOptions(o: PrepareOptions): DataOptions {
   };
 }
 
-function today(): string {
+/** The local date, as `chatTemplateDate` takes it. */
+export function today(): string {
   const d = new Date();
   return [d.getFullYear(), d.getMonth() + 1, d.getDate()].map((n) => String(n).padStart(2, "0")).join("-");
 }

@@ -13,7 +13,7 @@ export interface ScoreOptions {
   readonly device: "auto" | "cpu" | "cuda";
   readonly dtype: "float32" | "bfloat16" | null;
   readonly threads: number | null;
-  /** Score the rows before a bad one; otherwise a bad row stops everything first. */
+  /** Score the good rows, then throw; otherwise a bad row stops everything first. */
   readonly skipInvalid: boolean;
   readonly tokensPerBatch: number | null;
 }
@@ -67,17 +67,20 @@ function spread(micro: MicroBatch, logp: Float32Array, into: Map<number, Float32
 async function readTrees(o: ScoreOptions, vocab: number): Promise<{ trees: Tree[]; bad: DataError | undefined }> {
   const trees: Tree[] = [];
   let tokenizer: Tokenizer | undefined;
+  let bad: DataError | undefined;
   let row = 0;
   for await (const r of readRows(o.data)) {
     try {
       if (!r.value.has("input_ids")) tokenizer ??= loadTokenizer(o.model);
-      trees.push(await toTree(r, row++, tokenizer, vocab));
+      trees.push(await toTree(r, row, tokenizer, vocab));
     } catch (error) {
       if (!(error instanceof DataError)) throw error;
-      return { trees, bad: new DataError(`${o.data}:${r.line}: ${error.message}`) };
+      bad ??= new DataError(`${o.data}:${r.line}: ${error.message}`);
+      if (!o.skipInvalid) break;
     }
+    row++;
   }
-  return { trees, bad: undefined };
+  return { trees, bad };
 }
 
 async function toTree(r: Row, row: number, tokenizer: Tokenizer | undefined, vocab: number): Promise<Tree> {

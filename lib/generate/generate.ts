@@ -1,4 +1,5 @@
 // Generation over a key-value cache, several prompts at a time: what `attune generate`, `attune chat` and the library call.
+import { today } from "../data/dataset.ts";
 import { load } from "../data/pipeline.ts";
 import type { JsonObject } from "../data/json.ts";
 import { DataError } from "../errors.ts";
@@ -44,7 +45,7 @@ export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
     specialTokensInContent: "warn",
     untrainedRows: "keep",
     chatTemplatePath: o.chatTemplatePath,
-    chatTemplateDate: o.chatTemplateDate ?? new Date().toISOString().slice(0, 10),
+    chatTemplateDate: o.chatTemplateDate ?? today(),
     invalidRows: "error",
     vocabSize: null,
   });

@@ -1,5 +1,7 @@
 // Writing files: system errors become WriteError (a run's disk is full, its folder is gone), and what is written can be made durable.
+import { existsSync } from "node:fs";
 import { access, constants, mkdir, open, writeFile } from "node:fs/promises";
+import { dirname, resolve } from "node:path";
 import { AttuneError, ConfigError, WriteError } from "../errors.ts";
 import { errorCode } from "./json.ts";
 
@@ -43,10 +45,23 @@ export async function sync(path: string): Promise<void> {
   });
 }
 
+/** `mkdir -p`, a level at a time: Node's own recursion does not end where the file system takes no folder (/proc). */
+async function makeFolders(dir: string): Promise<void> {
+  try {
+    await mkdir(dir);
+  } catch (error) {
+    const code = errorCode(error);
+    if (code === "EEXIST") return;
+    if (code !== "ENOENT" || dirname(dir) === dir || existsSync(dirname(dir))) throw error;
+    await makeFolders(dirname(dir));
+    await mkdir(dir);
+  }
+}
+
 /** Creates the output folder where it is missing and checks, before any work, that it can be written. Throws ConfigError. */
 export async function ensureWritableFolder(dir: string, key = "output_dir"): Promise<void> {
   try {
-    await mkdir(dir, { recursive: true });
+    await makeFolders(resolve(dir));
     await access(dir, constants.W_OK | constants.X_OK);
   } catch (error) {
     const why = reasons.get(errorCode(error)) ?? (error as Error).message;

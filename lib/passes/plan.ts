@@ -87,7 +87,7 @@ function assign(g: Graph, blind: Node | undefined): { of: Map<Value, Storage>; s
     if (n.def.view) return n.inputs[n.def.view];
     const p = n.inputs[n.def.accumulate[v.out] ?? ""] ?? n.inputs[n.def.inplace[v.out] ?? ""];
     // Rows of another width would land on rows that another thread has not read yet.
-    if (!p || width[p.type.dtype] !== width[v.type.dtype] || bytes(p.type) < bytes(v.type)) return undefined;
+    if (!p || width[p.type.dtype] !== width[v.type.dtype] || bytes(p.type) !== bytes(v.type)) return undefined;
     const readers = Object.values(n.inputs).filter((i) => i === p || (of.get(i) !== undefined && of.get(i) === of.get(p)));
     return readers.length === 1 ? p : undefined;
   };

@@ -1,5 +1,5 @@
 // Bytes of a program, as native/runtime/program.cc reads them: little-endian, every name padded to four bytes.
-import { kernelOps, type AttrKind, type OpDef } from "../ir/op.ts";
+import { kernelOps, type AttrKind, type Cost, type OpDef } from "../ir/op.ts";
 import { cap, type Capacity, type DType, type Type } from "../ir/types.ts";
 import { isPrivate, type Instruction, type Program, type Slot } from "./program.ts";
 
@@ -10,6 +10,13 @@ const dtypes: Readonly<Record<DType, number>> = { float32: 0, bfloat16: 1, int32
 /** Attributes that travel to the kernel, in order. */
 export const paramsOf = (def: OpDef): [string, AttrKind][] =>
   Object.entries(def.attrs).filter(([, k]) => k === "number" || k === "boolean" || k === "numbers");
+
+/** What an instruction costs with every capacity in use. */
+export function costOf(c: Instruction): Cost {
+  const { def } = c;
+  const ins = [...def.inputs, ...def.optional].flatMap((k, i) => (c.slots[i] ? [[k, c.slots[i].type] as const] : []));
+  return def.cost(Object.fromEntries(ins), Object.fromEntries(paramsOf(def).map(([k], i) => [k, c.params[i]])));
+}
 
 /** The op table as text: what both sides must agree on. */
 export function tableText(): string {

@@ -97,17 +97,33 @@ export function cutHead(micro: MicroBatch, head: HeadPlan): Fed {
 
 export const tokenInputs = (m: MicroBatch): Record<string, Int32Array> => ({ "inputs/ids": m.ids, "inputs/pos": m.pos, "inputs/end": m.end });
 
+export interface TrainingPlans {
+  readonly micro: Plan;
+  readonly norm: Plan;
+  readonly update: Plan;
+}
+
+/** Compile the programs of a run; nothing is allocated. */
+export function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): TrainingPlans {
+  const { session, spec, parameters } = loaded;
+  return {
+    micro: compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits)),
+    norm: compileFor(session, normProgram(parameters)),
+    update: compileFor(session, updateProgram(parameters, spec.dtype, adam)),
+  };
+}
+
 /** The training programs of a run. */
 export class Engine {
   readonly loaded: LoadedModel;
   readonly head: HeadPlan;
-  readonly plans: { readonly micro: Plan; readonly norm: Plan; readonly update: Plan };
+  readonly plans: TrainingPlans;
   /** Time every instruction; `timings` reads the sums. */
   profile = false;
   readonly #programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram };
   readonly #adam: AdamwOptions;
 
-  private constructor(loaded: LoadedModel, head: HeadPlan, plans: Engine["plans"], programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
+  private constructor(loaded: LoadedModel, head: HeadPlan, plans: TrainingPlans, programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
     this.loaded = loaded;
     this.head = head;
     this.plans = plans;
@@ -115,13 +131,9 @@ export class Engine {
     this.#adam = adam;
   }
 
-  static async create(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): Promise<Engine> {
-    const { session, spec } = loaded;
-    const plans = {
-      micro: compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits)),
-      norm: compileFor(session, normProgram(loaded.parameters)),
-      update: compileFor(session, updateProgram(loaded.parameters, spec.dtype, adam)),
-    };
+  /** Allocates what `plans` need in the session. */
+  static async create(loaded: LoadedModel, head: HeadPlan, plans: TrainingPlans, adam: AdamwOptions): Promise<Engine> {
+    const { session } = loaded;
     const programs = {
       micro: await loadProgram(session, plans.micro),
       norm: await loadProgram(session, plans.norm),

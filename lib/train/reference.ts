@@ -12,6 +12,7 @@ export interface ReferenceOptions {
   readonly trees: TreeTable;
   readonly dataHash: string;
   readonly tokensPerBatch: number;
+  readonly sharePrompt: boolean;
   readonly signal: AbortSignal;
   readonly onProgress: (done: number, total: number) => void;
 }
@@ -29,7 +30,7 @@ export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): 
   const group = 64;
   for (let from = 0; from < o.trees.length; from += group) {
     const part = Array.from({ length: Math.min(group, o.trees.length - from) }, (_, i) => o.trees.at(from + i));
-    for (const micro of packStep(part, { tokensPerBatch: o.tokensPerBatch, rowsPerBatch: rows })) {
+    for (const micro of packStep(part, { tokensPerBatch: o.tokensPerBatch, rowsPerBatch: rows, sharePrompt: o.sharePrompt })) {
       o.signal.throwIfAborted();
       const { logp } = await scorer.score(micro, o.signal);
       micro.branch.forEach((b, m) => {

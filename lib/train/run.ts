@@ -7,6 +7,7 @@ import { newestCheckpoint, pruneCheckpoints, type Checkpoint } from "../io/check
 import { hashText } from "../io/hash.ts";
 import { JsonlWriter, truncateToStep } from "../io/jsonl_writer.ts";
 import { ensureWritableFolder, writeText } from "../io/write.ts";
+import { today } from "../data/dataset.ts";
 import { resolveConfig, type RunConfig, type Task } from "./config.ts";
 import { readRunFile } from "./config_file.ts";
 import { changedKeys, formatConfig } from "./config_record.ts";
@@ -21,7 +22,8 @@ export interface RunHooks extends Hooks {
 export type Summary = Readonly<Record<string, number>>;
 
 /** Train to the end (or to the signal), keeping the run folder. Returns the summary, Hugging Face's names. */
-export async function runTraining(task: Task, config: RunConfig, hooks: RunHooks): Promise<Summary> {
+export async function runTraining(task: Task, given: RunConfig, hooks: RunHooks): Promise<Summary> {
+  const config = await settled(task, given);
   const folder = await openFolder(task, config, hooks);
   if (folder.finished) {
     hooks.log(`${config.outputDir} holds a finished run: nothing to do`);
@@ -115,6 +117,14 @@ class Means {
     if (!old) return;
     [this.#steps, this.#sums, this.#lossSum, this.#allSteps] = [old.steps, { ...old.sums }, old.lossSum, old.allSteps];
   }
+}
+
+/** The configuration with what defaults depend on the machine and the day written out; a resumed run keeps its day. */
+async function settled(task: Task, config: RunConfig): Promise<RunConfig> {
+  const file = join(config.outputDir, "config.yaml");
+  const began = config.resume && (await exists(file)) ? resolveConfig(task, (await readRunFile(file)).values).config.chatTemplateDate : null;
+  const chatTemplateDate = config.chatTemplateDate ?? began ?? today();
+  return { ...config, dtype: config.dtype ?? "float32", chatTemplateDate } as RunConfig;
 }
 
 interface Folder {

@@ -1,6 +1,6 @@
 // A run, from data to metrics, one optimiser step at a time. The parts that differ between kinds of training are a TaskRun.
 import { epochOrder } from "../data/order.ts";
-import { packStep } from "../data/pack.ts";
+import { packStep, type PackOptions } from "../data/pack.ts";
 import { prepare, type Prepared } from "../data/dataset.ts";
 import type { TreeTable } from "../data/tree_table.ts";
 import type { Tree } from "../data/types.ts";
@@ -10,7 +10,9 @@ import { loadAddon } from "../runtime/addon.ts";
 import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config.ts";
 import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
-import { cutHead, Engine, loadModel, planHead, readMasters, readWeights, type LoadedModel } from "./engine.ts";
+import { compileTraining, cutHead, Engine, loadModel, planHead, readMasters, readWeights, type HeadPlan, type LoadedModel } from "./engine.ts";
+import { refuseIfTooLarge } from "./memory.ts";
+import type { LossSpec } from "./programs.ts";
 import { cacheDir, mostRows, referenceLogps } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
 import { Sums, type TaskRun } from "./task.ts";
@@ -40,9 +42,10 @@ export class Trainer {
   numTokens = 0;
   readonly #run: TaskRun;
   readonly #hooks: Hooks;
-  readonly #tokensPerBatch: number;
+  readonly #pack: PackOptions;
+  #order: { readonly epoch: number; readonly places: Int32Array } | undefined;
 
-  private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, run: TaskRun, hooks: Hooks, tokens: number, referenceSeconds: number) {
+  private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, run: TaskRun, hooks: Hooks, pack: PackOptions, referenceSeconds: number) {
     this.task = task;
     this.config = config;
     this.data = data;
@@ -50,7 +53,7 @@ export class Trainer {
     this.engine = engine;
     this.#run = run;
     this.#hooks = hooks;
-    this.#tokensPerBatch = tokens;
+    this.#pack = pack;
     this.referenceSeconds = referenceSeconds;
     this.stepsPerEpoch = Math.ceil(data.trees.length / config.batchSize);
     this.totalSteps = config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * this.stepsPerEpoch);
@@ -58,6 +61,8 @@ export class Trainer {
 
   /** Prepare the data, open the model, compile, and for DPO score the reference. */
   static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
+    if (config.evalDataset !== null)
+      throw new ConfigError("eval_dataset: must be left out, since a run does not evaluate yet (`attune score` measures a model on rows)");
     const data = await prepareData(task, config, hooks);
     for (const message of dataNotices(data)) hooks.log(message);
     const { trees } = data;
@@ -67,17 +72,21 @@ export class Trainer {
     const loaded = await loadModel(config.model, machine);
     try {
       for (const w of loaded.model.config.warnings) hooks.log(w);
+      const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
+      const adam = { beta1, beta2, eps, weightDecay };
+      const loss = lossOf(task, config);
+      const head = headOf(loaded, trees, tokens, config, loss.kind);
+      const plans = compileTraining(loaded, head, loss, adam);
+      refuseIfTooLarge(Object.values(plans), config.memoryLimit);
       const start = performance.now();
       const reference = task === "dpo" ? await scoreReference(config as DpoConfig, loaded, data, tokens, hooks, machine) : undefined;
       const referenceSeconds = reference ? (performance.now() - start) / 1000 : 0;
       const run = reference ? dpoRun(config as DpoConfig, trees, reference) : sftTask();
-      const longest = Math.max(...Array.from({ length: trees.length }, (_, i) => trees.trained(i)));
-      const head = planHead(loaded.model.config.vocabSize, tokens, mostRows(trees, tokens), Math.min(config.batchSize, trees.length), longest, run.loss.kind);
-      const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
-      const engine = await Engine.create(loaded, head, run.loss, { beta1, beta2, eps, weightDecay });
+      const pack: PackOptions = { tokensPerBatch: tokens, rowsPerBatch: mostRows(trees, tokens), sharePrompt: sharesPrompt(config) };
+      const engine = await Engine.create(loaded, head, plans, adam);
       await readWeights(loaded);
       if (dtype === "bfloat16") await readMasters(loaded);
-      return new Trainer(task, config, data, loaded, engine, run, hooks, tokens, referenceSeconds);
+      return new Trainer(task, config, data, loaded, engine, run, hooks, pack, referenceSeconds);
     } catch (error) {
       await loaded.session.close();
       throw error;
@@ -91,9 +100,10 @@ export class Trainer {
   /** The trees of optimiser step `step` (from 0): exactly batchSize examples of the epoch's order, the last step of an epoch may be short. */
   treesOf(step: number): Tree[] {
     const epoch = Math.floor(step / this.stepsPerEpoch);
-    const order = epochOrder(this.data.trees.length, { seed: this.config.seed, epoch, shuffle: this.config.shuffle });
+    if (this.#order?.epoch !== epoch)
+      this.#order = { epoch, places: epochOrder(this.data.trees.length, { seed: this.config.seed, epoch, shuffle: this.config.shuffle }) };
     const from = (step % this.stepsPerEpoch) * this.config.batchSize;
-    return Array.from(order.subarray(from, from + this.config.batchSize), (i) => this.data.trees.at(i));
+    return Array.from(this.#order.places.subarray(from, from + this.config.batchSize), (i) => this.data.trees.at(i));
   }
 
   /** One optimiser step. Throws NumericError, with nothing updated, where the loss or the gradient is not finite. */
@@ -103,7 +113,7 @@ export class Trainer {
     const trees = this.treesOf(this.step);
     const divisor = this.#run.divisor(trees);
     const sums = new Sums();
-    for (const micro of packStep(trees, { tokensPerBatch: this.#tokensPerBatch, rowsPerBatch: mostRows(this.data.trees, this.#tokensPerBatch) })) {
+    for (const micro of packStep(trees, this.#pack)) {
       const fed = cutHead(micro, engine.head);
       const out = await engine.micro(fed, 1 / Math.max(1, divisor), this.#run.headInputs(fed, engine.head));
       const before = sums.get("loss");
@@ -169,13 +179,31 @@ function dataNotices(data: Prepared): string[] {
   return [...Object.entries(dropped).map((e) => line("left out", e)), ...Object.entries(warnings).map((e) => line("noted", e))];
 }
 
+/** Whether the branches of an example share its prompt: `prompt_trees`, which SFT has no use for. */
+const sharesPrompt = (config: RunConfig): boolean => !("promptTrees" in config) || config.promptTrees;
+
+/** The loss that a configuration names. */
+export function lossOf(task: Task, config: RunConfig): LossSpec {
+  if (task === "sft") return { kind: "sft" };
+  const { lossType, beta, labelSmoothing } = config as DpoConfig;
+  return { kind: "dpo", lossType, beta, labelSmoothing };
+}
+
+/** How the head of this run is cut. */
+export function headOf(loaded: LoadedModel, trees: TreeTable, tokens: number, config: RunConfig, loss: "sft" | "dpo"): HeadPlan {
+  let longest = 1;
+  for (let i = 0; i < trees.length; i++) longest = Math.max(longest, trees.trained(i));
+  return planHead(loaded.model.config.vocabSize, tokens, mostRows(trees, tokens), Math.min(config.batchSize, trees.length), longest, loss);
+}
+
 /** The given budget, or one that holds every example and packs small ones. */
-export function tokensPerBatch(trees: TreeTable, config: Pick<RunConfig, "tokensPerBatch" | "batchSize">): number {
+export function tokensPerBatch(trees: TreeTable, config: RunConfig): number {
+  const shared = sharesPrompt(config);
   let longest = 1;
   let row = 0;
   for (let i = 0; i < trees.length; i++)
-    if (trees.tokens(i) > longest) {
-      longest = trees.tokens(i);
+    if (trees.tokens(i, shared) > longest) {
+      longest = trees.tokens(i, shared);
       row = trees.row(i);
     }
   if (config.tokensPerBatch !== null) {
@@ -195,6 +223,7 @@ async function scoreReference(config: DpoConfig, policy: LoadedModel, data: Prep
       trees: data.trees,
       dataHash: data.hash,
       tokensPerBatch: tokens,
+      sharePrompt: sharesPrompt(config),
       signal: hooks.signal,
       onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
     });

@@ -7,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { initModel } from "#lib/io/init.js";
 import { resolveConfig, type Task } from "#lib/train/config.js";
 import { runTraining } from "#lib/train/run.js";
+import { scoreRows } from "#lib/evaluate/score.js";
 
 const recipe = new URL("../../examples/quickstart/", import.meta.url).pathname;
 const dir = mkdtempSync(join(tmpdir(), "attune-run-"));
@@ -52,6 +53,39 @@ describe.each([["sft", "float32"], ["dpo", "float32"], ["dpo", "bfloat16"]] as c
     const [a, b] = [metrics(name), metrics(`${name}-1`)];
     expect(b).toEqual(a);
   });
+});
+
+test("prompts not shared: the same losses to rounding", async () => {
+  await train("dpo", "dpo-alone", { dtype: "float32", prompt_trees: false });
+  const [shared, alone] = [metrics("dpo-float32"), metrics("dpo-alone")] as { loss: number }[][];
+  for (const [i, m] of shared!.entries()) expect(Math.abs(m.loss - alone![i]!.loss) / m.loss).toBeLessThan(i === 0 ? 1e-6 : 1e-4);
+});
+test("a run that does not fit memory_limit is refused before it starts, naming what it needs", async () => {
+  await expect(train("sft", "too-large", { memory_limit: "1MB" })).rejects.toThrow(/memory: the run must fit in .*memory_limit.*it needs/);
+  await expect(train("dpo", "too-large-2", { memory_limit: "1MB" })).rejects.toMatchObject({ code: "ERR_MEMORY" });
+});
+test("what a run cannot do yet is refused by name, not ignored", async () => {
+  await expect(train("sft", "evaluated", { eval_dataset: join(dir, "sft.jsonl") })).rejects.toThrow(/eval_dataset/);
+});
+test("config.yaml says the dtype and the day that were used", () => {
+  const text = readFileSync(join(dir, "sft-float32", "config.yaml"), "utf8");
+  expect(text).toMatch(/^dtype: float32$/m);
+  expect(text).toMatch(/^chat_template_date: "?\d{4}-\d\d-\d\d"?$/m);
+});
+test("scoring skips bad rows, gives the good ones around them, and then names the first bad one", async () => {
+  const data = join(dir, "score.jsonl");
+  writeFileSync(data, '{"input_ids": [1, 2, 3]}\n{"input_ids": [-1]}\n{"input_ids": [4, 5]}\n');
+  const options = { model, data, device: "cpu", dtype: null, threads: null, tokensPerBatch: null } as const;
+  const hooks = { ...quiet, signal: new AbortController().signal };
+  const rows: number[] = [];
+  const all = async (skipInvalid: boolean): Promise<void> => {
+    for await (const s of scoreRows({ ...options, skipInvalid }, hooks)) rows.push(s.row);
+  };
+  await expect(all(true)).rejects.toThrow(/score\.jsonl:2: input_ids/);
+  expect(rows).toEqual([0, 2]);
+  rows.length = 0;
+  await expect(all(false)).rejects.toThrow(/score\.jsonl:2/);
+  expect(rows).toEqual([]);
 });
 
 test("DPO starts at ln 2 where the reference is the policy", () => {

@@ -93,7 +93,7 @@ export function equal(a: Value, b: Value): boolean {
   if (a === b) return true;
   const x = numeric(a);
   const y = numeric(b);
-  // eslint-disable-next-line eqeqeq -- bigint and number compare by value
+  // bigint and number compare by value
   if (x !== undefined && y !== undefined) return x == y;
   if (Array.isArray(a)) return Array.isArray(b) && sameItems(a, b);
   if (a instanceof Tuple) return b instanceof Tuple && sameItems(a.items, b.items);
