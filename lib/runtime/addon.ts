@@ -55,8 +55,8 @@ export interface Addon {
   readonly tableHash: number;
   readonly ops: readonly string[];
   readonly devices: readonly string[];
-  open(options: { device: string; threads: number; hugePages: boolean }): Handle;
-  sizes(h: Handle): { device: string; threads: number; arenaBytes: number; derivedBytes: number; bufferBytes: number };
+  open(options: { device: string; threads: number; hugePages: boolean; dry: boolean }): Handle;
+  sizes(h: Handle): { device: string; threads: number; threadBytes: number; arenaBytes: number; derivedBytes: number; bufferBytes: number };
   load(h: Handle, program: Uint8Array): Promise<NativeProgram>;
   unload(h: Handle, program: number): Promise<void>;
   run(

@@ -18,6 +18,8 @@ export interface SessionOptions {
   readonly threads?: number;
   /** Ask the system for huge pages: some kernels run a few percent faster, memory is counted in 2 MiB steps. Default false. */
   readonly hugePages?: boolean;
+  /** Programs load and their memory is counted, but none is taken and nothing runs: what a plan asks. Default false. */
+  readonly dry?: boolean;
   /** The op table's hash; an addon that was built for another is refused here rather than at the first program. */
   readonly tableHash?: number;
 }
@@ -85,13 +87,13 @@ export class Session {
   /** Opens a session and starts its thread. Throws DeviceError (the device cannot run here) or ConfigError. */
   static create(options: SessionOptions = {}): Session {
     const addon = loadAddon(options.tableHash);
-    const { device = "auto", threads, hugePages = false } = options;
+    const { device = "auto", threads, hugePages = false, dry = false } = options;
     if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 1024)) {
       throw new ConfigError(`threads: must be a whole number from 1 to 1024, got ${String(threads)}`);
     }
     return new Session(
       addon,
-      typed(() => addon.open({ device, threads: threads ?? 0, hugePages })),
+      typed(() => addon.open({ device, threads: threads ?? 0, hugePages, dry })),
     );
   }
 
@@ -194,6 +196,10 @@ export class Session {
   }
   get bufferBytes(): number {
     return this.addon.sizes(this.handle).bufferBytes;
+  }
+  /** Bytes of the threads' own scratch. */
+  get threadBytes(): number {
+    return this.addon.sizes(this.handle).threadBytes;
   }
   get closed(): boolean {
     return this.closing !== undefined;

@@ -46,7 +46,7 @@ uint32_t u32_arg(const Info& info, size_t at, const char* name) {
   return static_cast<uint32_t>(integer_arg(info.Env(), info[at], name, 0, kMostProgram));
 }
 
-// open({device, threads, hugePages}) -> handle
+// open({device, threads, hugePages, dry}) -> handle
 Napi::Value open(const Info& info) {
   const Napi::Env env = info.Env();
   const Napi::Object given = object_arg(env, info[0], "options");
@@ -54,6 +54,7 @@ Napi::Value open(const Info& info) {
   options.device = text_arg(env, given.Get("device"), "device");
   options.threads = static_cast<int>(integer_arg(env, given.Get("threads"), "threads", 0, 1024));
   options.huge_pages = given.Get("hugePages").ToBoolean();
+  options.dry = given.Get("dry").ToBoolean();
   std::unique_ptr<Session> session;
   if (Status s = Session::create(options, &session); !s.ok()) throw error_of(env, s);
   Napi::Object handle = Napi::Object::New(env);
@@ -66,13 +67,14 @@ Napi::Value open(const Info& info) {
   return handle;
 }
 
-// sizes(handle) -> {device, threads, arenaBytes, derivedBytes, bufferBytes}
+// sizes(handle) -> {device, threads, threadBytes, arenaBytes, derivedBytes, bufferBytes}
 Napi::Value sizes(const Info& info) {
   const Napi::Env env = info.Env();
   const Worker& w = worker_of(info);
   Napi::Object o = Napi::Object::New(env);
   o.Set("device", w.device());
   o.Set("threads", w.threads());
+  o.Set("threadBytes", static_cast<double>(w.sizes().threads));
   o.Set("arenaBytes", static_cast<double>(w.sizes().arena));
   o.Set("derivedBytes", static_cast<double>(w.sizes().derived));
   o.Set("bufferBytes", static_cast<double>(w.sizes().buffers));

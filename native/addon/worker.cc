@@ -95,6 +95,7 @@ void Worker::stop() {
 
 void Worker::measure() {
   sizes_.arena = session_ ? session_->arena_bytes() : 0;
+  sizes_.threads = session_ ? session_->thread_bytes() : 0;
   sizes_.derived = session_ ? session_->derived_bytes() : 0;
   sizes_.buffers = session_ ? session_->buffer_bytes() : 0;
 }

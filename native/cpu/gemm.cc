@@ -152,15 +152,20 @@ int64_t gemm_scratch(const Gemm& g) {
   return std::min(all, s.ta && !s.long_sum_in_bf16 ? kChunkBytes : std::max(kChunkBytes, least));
 }
 
+Copy gemm_derived(const Gemm& g) {
+  const Shape s(g);
+  if (s.ta) return {};
+  return {g.b.data, s.tb ? 1 : 0, s.panels * s.panel_bytes()};
+}
+
 void gemm(const Gemm& g, Context& c) {
   const Shape s(g);
   if (s.m == 0 || s.n == 0) return;
   bool valid = false;
-  if (!s.ta)
-    if (void* kept = c.derived(g.b.data, s.tb ? 1 : 0, s.panels * s.panel_bytes(), &valid)) {
-      if (!valid) pack(g, s, c, 0, s.panels, 0, s.units, kept);
-      return multiply(g, s, c, 0, s.panels, 0, s.units, static_cast<const char*>(kept));
-    }
+  if (void* kept = c.derived(gemm_derived(g), &valid)) {
+    if (!valid) pack(g, s, c, 0, s.panels, 0, s.units, kept);
+    return multiply(g, s, c, 0, s.panels, 0, s.units, static_cast<const char*>(kept));
+  }
   const int64_t units = s.chunk_units(), panels = s.chunk_panels();
   for (int64_t u = 0; u < s.units || u == 0; u += std::max<int64_t>(units, 1))
     for (int64_t p = 0; p < s.panels; p += panels) {

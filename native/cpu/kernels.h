@@ -25,7 +25,18 @@ ATTUNE_OPS(X)
 ATTUNE_SCRATCH(X)
 #undef X
 
-// Bytes of planned scratch for an instruction whose tensors hold capacity shapes, and non-null data where they are present.
+// The ops that keep a copy of an input that is a weight. Each has `Copy NAME_derived(const STRUCT&)` in its own file.
+#define ATTUNE_DERIVED(X) \
+  X(gemm, Gemm)           \
+  X(linear_logprob, LinearLogprob)
+
+#define X(name, Struct) Copy name##_derived(const Struct&);
+ATTUNE_DERIVED(X)
+#undef X
+
+// Bytes of planned scratch, and the copy that is kept, for an instruction whose tensors hold capacity shapes, and non-null data
+// where they are present.
 int64_t scratch(uint32_t opcode, const void* args);
+Copy derived(uint32_t opcode, const void* args);
 
 }  // namespace attune::cpu

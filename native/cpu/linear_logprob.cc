@@ -72,6 +72,12 @@ void logits_of(const LinearLogprob& a, const Shape& s, int64_t i0, int64_t i1, i
   }
 }
 
+// As gemm's copy of a weight that it multiplies transposed: the two share one.
+Copy copy(const LinearLogprob& a) {
+  const Shape s(a);
+  return {a.weight.data, 1, s.panels * s.core.panel_bytes(s.width)};
+}
+
 void linear_logprob(const LinearLogprob& a, Context& c) {
   const Shape s(a);
   if (s.rows == 0) return;
@@ -81,7 +87,7 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
   float* at_target = reinterpret_cast<float*>(static_cast<char*>(c.scratch()) + s.part_bytes());
   char* space = static_cast<char*>(c.scratch()) + s.part_bytes() + s.logit_bytes();
   bool valid = false;
-  char* kept = static_cast<char*>(c.derived(a.weight.data, 1, s.panels * s.core.panel_bytes(s.width), &valid));
+  char* kept = static_cast<char*>(c.derived(copy(a), &valid));
   if (kept && !valid) pack(a, s, c, 0, s.panels, kept);
   const int64_t stride = kRun * s.core.columns, panel_chunk = kept ? s.panels : s.panel_chunk;
   const int64_t copy_bytes = kRowsOfBlock * (std::min(up(s.units, 16) * 16, kWhole) + 16) * 4;
@@ -135,4 +141,5 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
 ATTUNE_KERNEL(linear_logprob, LinearLogprob)
 #if ATTUNE_LEVEL == 0
 int64_t attune::cpu::linear_logprob_scratch(const LinearLogprob& a) { return ATTUNE_CALL(bytes, a); }
+attune::Copy attune::cpu::linear_logprob_derived(const LinearLogprob& a) { return ATTUNE_CALL(copy, a); }
 #endif

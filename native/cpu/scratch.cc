@@ -1,4 +1,4 @@
-// What each instruction needs as planned scratch, asked by the planner before a program runs.
+// What each instruction needs beside its tensors, asked before a program runs: planned scratch, and the copy it keeps of a weight.
 #include "kernels.h"
 
 namespace attune::cpu {
@@ -9,6 +9,12 @@ template <class T> int64_t bytes(const T&) { return 0; }
 #define X(name, Struct) \
   template <> int64_t bytes(const Struct& a) { return name##_scratch(a); }
 ATTUNE_SCRATCH(X)
+#undef X
+
+template <class T> Copy copy(const T&) { return {}; }
+#define X(name, Struct) \
+  template <> Copy copy(const Struct& a) { return name##_derived(a); }
+ATTUNE_DERIVED(X)
 #undef X
 
 }  // namespace
@@ -22,6 +28,17 @@ int64_t scratch(uint32_t opcode, const void* args) {
 #undef X
   }
   return 0;
+}
+
+Copy derived(uint32_t opcode, const void* args) {
+  switch (opcode) {
+#define X(code, name, Struct) \
+  case code:                  \
+    return copy(*static_cast<const Struct*>(args));
+    ATTUNE_OPS(X)
+#undef X
+  }
+  return {};
 }
 
 }  // namespace attune::cpu

@@ -18,6 +18,7 @@ const Device kNullDevice = {
     "null",
     nullptr,
     [](uint32_t, const void*) -> int64_t { return 0; },
+    [](uint32_t, const void*) -> Copy { return {}; },
     [](int) -> std::unique_ptr<Pool> { return std::make_unique<NoPool>(); },
 };
 

@@ -15,6 +15,7 @@ struct Device {
   const char* name;
   const Kernel* kernels;  // by opcode; null: instructions run but compute nothing. A null entry: the op is not built
   int64_t (*scratch)(uint32_t opcode, const void* args);  // bytes an instruction of these shapes wants
+  Copy (*derived)(uint32_t opcode, const void* args);      // the copy it keeps where that tensor is a weight
   std::unique_ptr<Pool> (*make_pool)(int threads);        // threads 0: the device's default
 };
 

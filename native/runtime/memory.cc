@@ -72,6 +72,18 @@ Memory Memory::allocate(int64_t bytes, bool huge) {
   return m;
 }
 
+Memory Memory::reserve(int64_t bytes) {
+  Memory m;
+  if (bytes < 0 || bytes > kMost) return m;
+  if (bytes < 1) bytes = 1;
+  void* place = mmap(nullptr, static_cast<size_t>(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (place == MAP_FAILED) return m;
+  m.data_ = static_cast<uint8_t*>(place);
+  m.bytes_ = bytes;
+  m.mapped_ = true;
+  return m;
+}
+
 #ifdef ATTUNE_ASAN
 void forbid(const void* data, int64_t bytes) {
   if (bytes <= kMostPoison) ASAN_POISON_MEMORY_REGION(data, static_cast<size_t>(bytes));

@@ -14,6 +14,9 @@ class Memory {
   // An empty Memory (data() is null) when the system has no room. `huge` asks for huge pages: faster, less exact.
   static Memory allocate(int64_t bytes, bool huge);
 
+  // Addresses alone, which nothing may touch: what a plan counts.
+  static Memory reserve(int64_t bytes);
+
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   explicit operator bool() const { return data_ != nullptr; }

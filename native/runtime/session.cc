@@ -34,6 +34,10 @@ Tensor tensor_of(const Type& type, const std::vector<int64_t>& counts, void* dat
   return t;
 }
 
+bool is(const Derived& d, const Copy& copy, const Type& seen) {
+  return d.form == copy.form && d.type.same(seen) && d.memory.bytes() == copy.bytes;
+}
+
 bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
 
 }  // namespace
@@ -47,32 +51,18 @@ class Session::RunContext final : public Context {
   void* thread_scratch(int thread) override {
     return session_.thread_scratch_.data() + static_cast<int64_t>(thread) * kThreadScratch;
   }
-  void* derived(const void* data, int form, int64_t bytes, bool* valid) override {
+  void* derived(const Copy& copy, bool* valid) override {
     *valid = false;
-    const auto it = session_.weights_.find(data);
-    if (it == session_.weights_.end()) return nullptr;
-    BufferState& b = *it->second;
     const Slot* seen = nullptr;
-    for (const Slot& s : code_.slots) {
-      if (s.space >= Slot::kBuffers && s.offset == 0 && program_.spaces[s.space - Slot::kBuffers] == &b) seen = &s;
+    BufferState* b = program_.weight_of(code_, copy.data, &seen);
+    if (b == nullptr) return nullptr;
+    for (Derived& place : b->derived) {
+      if (!is(place, copy, seen->type)) continue;
+      *valid = place.version == b->version;
+      place.version = b->version;  // the kernel fills it now
+      return place.memory.data();
     }
-    if (seen == nullptr) return nullptr;
-    Derived* place = nullptr;
-    for (Derived& d : b.derived) {
-      if (d.form == form && d.type.same(seen->type)) place = &d;
-    }
-    if (place == nullptr) place = &b.derived.emplace_back(Derived{form, seen->type, {}, 0});
-    if (!place->memory || place->memory.bytes() != bytes) {
-      session_.derived_bytes_ -= place->memory.bytes();
-      place->memory = Memory();
-      place->memory = Memory::allocate(bytes, session_.huge_);
-      place->version = 0;
-      if (!place->memory) return nullptr;
-      session_.derived_bytes_ += place->memory.bytes();
-    }
-    *valid = place->version == b.version;
-    place->version = b.version;  // the kernel fills it now
-    return place->memory.data();
+    return nullptr;
   }
 
  private:
@@ -93,17 +83,20 @@ Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
   std::unique_ptr<Session> s(new Session());
   s->device_ = device;
   s->huge_ = options.huge_pages;
+  s->dry_ = options.dry;
   s->pool_ = device->make_pool(options.threads > 0 ? options.threads : cpu_share());
-  s->thread_scratch_ = Memory::allocate(s->pool_->threads() * Context::kThreadScratch, false);
-  s->arena_ = Memory::allocate(0, false);
+  s->thread_scratch_ = s->allocate(s->pool_->threads() * Context::kThreadScratch);
+  s->arena_ = s->allocate(0);
   if (!s->thread_scratch_ || !s->arena_)
     return Status::bad(Fault::memory, "session: no memory for the threads' scratch (fewer threads take less)");
   *out = std::move(s);
   return Status::good();
 }
 
-Status Session::load(Program program, uint32_t* id) {
+Status Session::load(Program given, uint32_t* id) {
   auto p = std::make_unique<Loaded>();
+  p->program = std::move(given);
+  const Program& program = p->program;
   // Everything that can fail comes first: a program that does not load leaves the session as it was.
   std::vector<std::unique_ptr<BufferState>> fresh;
   std::unordered_map<std::string, BufferState*> seen;
@@ -123,7 +116,7 @@ Status Session::load(Program program, uint32_t* id) {
     auto state = std::make_unique<BufferState>();
     state->name = b.name;
     state->type = b.type;
-    state->memory = Memory::allocate(b.type.bytes(), huge_);
+    state->memory = allocate(b.type.bytes());
     if (!state->memory)
       return Status::bad(Fault::memory, "buffer " + b.name + ": the system has no room for " +
                                             std::to_string(b.type.bytes()) + " bytes (a smaller model, or more memory)");
@@ -139,27 +132,59 @@ Status Session::load(Program program, uint32_t* id) {
                                               " device has no kernel for it");
     }
   }
+  std::vector<std::pair<BufferState*, Derived>> copies;
+  if (Status s = reserve_copies(*p, &copies); !s.ok()) return s;
   if (program.arena > arena_.bytes()) {
-    Memory larger = Memory::allocate(program.arena, huge_);
+    Memory larger = allocate(program.arena);
     if (!larger)
       return Status::bad(Fault::memory, "arena: the system has no room for " + std::to_string(program.arena) +
                                             " bytes (a smaller tokens_per_batch takes less)");
     arena_ = std::move(larger);
   }
-  for (size_t i = 0; i < program.buffers.size(); ++i) {
-    if (program.buffers[i].weight && !program.buffers[i].own) {
-      p->spaces[i]->weight = true;
-      weights_[p->spaces[i]->memory.data()] = p->spaces[i];
-    }
+  for (auto& [buffer, copy] : copies) {
+    derived_bytes_ += copy.memory.bytes();
+    buffer->derived.push_back(std::move(copy));
   }
   for (auto& state : fresh) buffers_.emplace(state->name, std::move(state));
   buffer_bytes_ += bytes;
   p->own_bytes = 0;
   for (const auto& state : p->own) p->own_bytes += state->type.bytes();
   p->nanoseconds.assign(program.code.size(), 0.0);
-  p->program = std::move(program);
   *id = next_program_++;
   programs_.emplace(*id, std::move(p));
+  return Status::good();
+}
+
+// Places for the copies that the program's instructions keep and the session does not have yet.
+Status Session::reserve_copies(const Loaded& p, std::vector<std::pair<BufferState*, Derived>>* out) const {
+  std::vector<int64_t> capacities;
+  for (const Dim& d : p.program.dims) capacities.push_back(d.capacity);
+  static uint64_t somewhere;  // of what lies in the arena, which is no weight
+  for (const Instruction& code : p.program.code) {
+    Tensor tensors[kMaxSlots];
+    for (size_t i = 0; i < code.slots.size(); ++i) {
+      const Slot& s = code.slots[i];
+      if (s.space == Slot::kAbsent) continue;
+      void* data = s.space == Slot::kArena ? static_cast<void*>(&somewhere)
+                                           : p.spaces[s.space - Slot::kBuffers]->memory.data() + s.offset;
+      tensors[i] = tensor_of(s.type, capacities, data);
+    }
+    alignas(64) uint8_t args[kMaxArgs];
+    fill_args(code, tensors, args);
+    const Copy copy = device_->derived(code.opcode, args);
+    const Slot* seen = nullptr;
+    BufferState* b = p.weight_of(code, copy.data, &seen);
+    if (b == nullptr) continue;
+    bool known = false;
+    for (const Derived& d : b->derived) known |= is(d, copy, seen->type);
+    for (const auto& [other, d] : *out) known |= other == b && is(d, copy, seen->type);
+    if (known) continue;
+    Derived made{copy.form, seen->type, allocate(copy.bytes), 0};
+    if (!made.memory)
+      return Status::bad(Fault::memory, "buffer " + b->name + ": the system has no room for its packed copy of " +
+                                            std::to_string(copy.bytes) + " bytes (a smaller model, or more memory)");
+    out->emplace_back(b, std::move(made));
+  }
   return Status::good();
 }
 
@@ -236,6 +261,7 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
 Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostArray>* outputs) {
   const auto it = programs_.find(request.program);
   if (it == programs_.end()) return no_program(request.program);
+  if (dry_) return Status::bad(Fault::state, "run: must be in a session that has memory, got a dry one");
   Loaded& p = *it->second;
   const auto& dims = p.program.dims;
   if (request.counts.size() != dims.size())

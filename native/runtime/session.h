@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "convert.h"
@@ -14,7 +15,7 @@
 
 namespace attune {
 
-// A copy of a weight in another layout, kept until the weight is written.
+// A copy of a weight in another layout, filled when it is wanted and the weight has been written since.
 struct Derived {
   int form = 0;
   Type type;  // how the instruction saw the weight: two views of it are two copies
@@ -25,7 +26,6 @@ struct Derived {
 struct BufferState {
   std::string name;
   Type type;
-  bool weight = false;
   Memory memory;
   uint64_t version = 1;  // counts writes
   std::vector<Derived> derived;
@@ -70,6 +70,7 @@ class Session {
     std::string device = "auto";
     int threads = 0;  // 0: this process's share of the machine
     bool huge_pages = false;
+    bool dry = false;  // programs load and are counted, no memory is taken, nothing runs
   };
   static Status create(const Options& options, std::unique_ptr<Session>* out);
   ~Session();
@@ -94,6 +95,7 @@ class Session {
   int64_t arena_bytes() const { return arena_.bytes(); }
   int64_t derived_bytes() const { return derived_bytes_; }
   int64_t buffer_bytes() const { return buffer_bytes_; }  // shared and private
+  int64_t thread_bytes() const { return thread_scratch_.bytes(); }
 
  private:
   struct Loaded;
@@ -101,6 +103,8 @@ class Session {
   using Buffers = std::unordered_map<std::string, std::unique_ptr<BufferState>>;
 
   Session() = default;
+  Memory allocate(int64_t bytes) const { return dry_ ? Memory::reserve(bytes) : Memory::allocate(bytes, huge_); }
+  Status reserve_copies(const Loaded& p, std::vector<std::pair<BufferState*, Derived>>* out) const;
   Status find(const std::string& name, BufferState** out) const;
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
@@ -110,10 +114,10 @@ class Session {
   const Device* device_ = nullptr;
   std::unique_ptr<Pool> pool_;
   bool huge_ = false;
+  bool dry_ = false;
   Memory arena_;
   Memory thread_scratch_;
   Buffers buffers_;
-  std::unordered_map<const void*, BufferState*> weights_;  // by address, for derived copies
   std::unordered_map<uint32_t, std::unique_ptr<Loaded>> programs_;
   uint32_t next_program_ = 1;
   int64_t buffer_bytes_ = 0;

@@ -22,6 +22,7 @@ Status HostArray::take(const std::string& new_name, DType new_dtype, std::vector
 }
 
 Status Session::find(const std::string& name, BufferState** out) const {
+  if (dry_) return Status::bad(Fault::state, "buffer " + name + ": must be in a session that has memory, got a dry one");
   const auto it = buffers_.find(name);
   if (it == buffers_.end())
     return Status::bad(Fault::state, "buffer " + name + ": no loaded program has a shared buffer of this name");

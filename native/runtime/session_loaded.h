@@ -17,6 +17,20 @@ struct Session::Loaded {
     while (i < spaces.size() && program.buffers[i].name != name) ++i;
     return i;
   }
+
+  // The weight that an instruction sees whole at `data`, and as what; null where that is none.
+  BufferState* weight_of(const Instruction& code, const void* data, const Slot** seen) const {
+    if (data == nullptr) return nullptr;
+    for (const Slot& s : code.slots) {
+      if (s.space < Slot::kBuffers || s.offset != 0) continue;
+      const Buffer& buffer = program.buffers[s.space - Slot::kBuffers];
+      BufferState* b = spaces[s.space - Slot::kBuffers];
+      if (!buffer.weight || buffer.own || b->memory.data() != data) continue;
+      *seen = &s;
+      return b;
+    }
+    return nullptr;
+  }
 };
 
 }  // namespace attune

@@ -145,11 +145,11 @@ class TestContext final : public Context {
   Pool& pool() override { return *pool_; }
   void* scratch() override { return scratch_.get(); }
   void* thread_scratch(int thread) override { return thread_[static_cast<size_t>(thread)].get(); }
-  void* derived(const void* data, int form, int64_t bytes, bool* valid) override {
-    if (!weights.count(data)) return nullptr;
-    auto& slot = derived_[{data, form}];
+  void* derived(const Copy& copy, bool* valid) override {
+    if (!weights.count(copy.data)) return nullptr;
+    auto& slot = derived_[{copy.data, copy.form}];
     *valid = slot != nullptr;
-    if (!slot) slot = place(bytes);
+    if (!slot) slot = place(copy.bytes);
     return slot.get();
   }
   // Before a call: gives the op exactly what its scratch function asks for.

@@ -168,6 +168,24 @@ describe("buffers", () => {
     expect(await run()).toBe(0);
     expect(s.derivedBytes).toBeGreaterThan(0); // gemm keeps a packed copy: that is what must not go stale
   });
+  it("have their place from the load on, and a dry session counts it all without taking it", async () => {
+    const program = assemble({
+      dims: [{ name: "rows", capacity: 300 }],
+      buffers: { "inputs/x": f32({ name: "rows", capacity: 300 }, 64), "weights/w": f32(2048, 64), "outputs/y": f32({ name: "rows", capacity: 300 }, 2048) },
+      code: [["gemm", ["inputs/x", "weights/w", undefined, undefined, "outputs/y"], [0, 1]]],
+    });
+    const s = session();
+    const dry = session({ dry: true });
+    for (const one of [s, dry]) await one.load(program);
+    const sizes = ({ arenaBytes, bufferBytes, derivedBytes, threadBytes }: Session): number[] => [arenaBytes, bufferBytes, derivedBytes, threadBytes];
+    const before = sizes(s);
+    expect(before[2]).toBeGreaterThanOrEqual(4 * 2048 * 64);
+    expect(sizes(dry)).toEqual(before);
+    await s.run((await s.load(program)), { counts: { rows: 3 }, inputs: { "inputs/x": new Float32Array(3 * 64) } });
+    expect(s.derivedBytes).toBe(before[2]);
+    await expect(dry.read("weights/w")).rejects.toThrow("must be in a session that has memory, got a dry one");
+    await expect(dry.run(await dry.load(program), { counts: { rows: 0 }, inputs: { "inputs/x": new Float32Array(0) } })).rejects.toThrow("run: must be in a session that has memory");
+  });
   it("seen through two types are two things", async () => {
     const s = session();
     const part = { space: { buffer: "weights/w" }, offset: 0, type: f32(15, 16) };
