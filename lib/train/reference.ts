@@ -1,15 +1,19 @@
-// The reference's log-probabilities: one no-grad pass before training, cached on disk under a hash of everything they depend on.
+// The reference's log-probabilities: one no-grad pass before training over the rows that the run will use, kept on disk as it goes
+// under a hash of everything its bits depend on.
 import { createHash } from "node:crypto";
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { packStep } from "../data/pack.ts";
 import type { TreeTable } from "../data/tree_table.ts";
 import { hashFiles } from "../io/hash.ts";
+import { cpuInfo } from "../runtime/host.ts";
 import { Scorer, readWeights, type LoadedModel } from "./engine.ts";
+import { ReferenceCache } from "./reference_cache.ts";
 
 export interface ReferenceOptions {
   readonly trees: TreeTable;
+  /** Trees to score, ascending; by default all. */
+  readonly places?: Int32Array;
   readonly dataHash: string;
   readonly tokensPerBatch: number;
   readonly sharePrompt: boolean;
@@ -17,32 +21,38 @@ export interface ReferenceOptions {
   readonly onProgress: (done: number, total: number) => void;
 }
 
-/** Sums (2 per tree: chosen, rejected), in the order of `trees`, and whether they came from the disk. */
-export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): Promise<{ logps: Float64Array; cached: boolean }> {
-  const key = await cacheKey(loaded, o);
-  const file = join(cacheDir(), `reference-${key}.bin`);
-  const old = await readCache(file, 2 * o.trees.length);
-  if (old) return { logps: old, cached: true };
-  const rows = mostRows(o.trees, o.tokensPerBatch);
-  const scorer = await Scorer.create(loaded, { tokens: o.tokensPerBatch, rows });
-  await readWeights(loaded);
-  const logps = new Float64Array(2 * o.trees.length);
-  const group = 64;
-  for (let from = 0; from < o.trees.length; from += group) {
-    const part = Array.from({ length: Math.min(group, o.trees.length - from) }, (_, i) => o.trees.at(from + i));
-    for (const micro of packStep(part, { tokensPerBatch: o.tokensPerBatch, rowsPerBatch: rows, sharePrompt: o.sharePrompt })) {
-      o.signal.throwIfAborted();
-      const { logp } = await scorer.score(micro, o.signal);
-      micro.branch.forEach((b, m) => {
-        const e = micro.examples[Math.floor(b / 2)]!;
-        logps[2 * (from + e.tree) + (b % 2)]! += logp[m]!;
-      });
+/** Trees that are packed together and kept in one record: what a kill can lose. */
+const GROUP = 64;
+
+/** Sums (2 per tree of the table: chosen, rejected; NaN where it was not asked for), and how many trees came from the disk. */
+export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): Promise<{ logps: Float64Array; cached: number }> {
+  const places = o.places ?? Int32Array.from({ length: o.trees.length }, (_, i) => i);
+  const cache = await ReferenceCache.open(join(cacheDir(), `reference-${await cacheKey(loaded, o, places)}.bin`), 2 * GROUP);
+  const groups = Math.ceil(places.length / GROUP);
+  const missing = Array.from({ length: groups }, (_, g) => g).filter((g) => !cache.groups.has(g));
+  const sizeOf = (g: number): number => Math.min(GROUP, places.length - g * GROUP);
+  let done = places.length - missing.reduce((n, g) => n + sizeOf(g), 0);
+  const cached = done;
+  if (missing.length) {
+    const rows = mostRows(o.trees, o.tokensPerBatch);
+    const scorer = await Scorer.create(loaded, { tokens: o.tokensPerBatch, rows });
+    await readWeights(loaded);
+    for (const g of missing) {
+      const part = Array.from(places.subarray(g * GROUP, g * GROUP + sizeOf(g)), (place) => o.trees.at(place));
+      const sums = new Float64Array(2 * GROUP);
+      for (const micro of packStep(part, { tokensPerBatch: o.tokensPerBatch, rowsPerBatch: rows, sharePrompt: o.sharePrompt })) {
+        o.signal.throwIfAborted();
+        const { logp } = await scorer.score(micro, o.signal);
+        micro.branch.forEach((b, m) => (sums[2 * micro.examples[Math.floor(b / 2)]!.tree + (b % 2)]! += logp[m]!));
+      }
+      await cache.add(g, sums);
+      o.onProgress((done += sizeOf(g)), places.length);
     }
-    o.onProgress(Math.min(from + group, o.trees.length), o.trees.length);
+    await scorer.close();
   }
-  await scorer.close();
-  await writeCache(file, logps);
-  return { logps, cached: false };
+  const logps = new Float64Array(2 * o.trees.length).fill(NaN);
+  places.forEach((place, i) => logps.set(cache.groups.get(Math.floor(i / GROUP))!.subarray(2 * (i % GROUP), 2 * (i % GROUP) + 2), 2 * place));
+  return { logps, cached };
 }
 
 /** Head rows that a micro-batch of that many tokens may have: a trunk's last row counts once per branch. */
@@ -52,37 +62,14 @@ export function mostRows(trees: TreeTable, tokensPerBatch: number): number {
   return Math.max(most, tokensPerBatch);
 }
 
-async function cacheKey(loaded: LoadedModel, o: ReferenceOptions): Promise<string> {
+/** Packing and the kernels' level change the last bits, so they are part of the key: a run's bits depend on no earlier run. */
+async function cacheKey(loaded: LoadedModel, o: ReferenceOptions, places: Int32Array): Promise<string> {
   const files = [...new Set([...loaded.model.tensors.values()].map((t) => t.file))].sort();
   const hashes = await hashFiles([join(loaded.model.dir, "config.json"), ...files]);
-  const parts = ["reference 1", ...hashes.map((h) => h.sha256), o.dataHash, loaded.spec.dtype, loaded.session.device];
+  const rows = createHash("sha256").update(new Uint8Array(places.buffer, places.byteOffset, places.byteLength)).digest("hex");
+  const { device } = loaded.session;
+  const parts = ["reference 2", ...hashes.map((h) => h.sha256), o.dataHash, rows, loaded.spec.dtype, device, cpuInfo().level, o.tokensPerBatch, o.sharePrompt];
   return createHash("sha256").update(parts.join("\n")).digest("hex").slice(0, 40);
 }
 
 export const cacheDir = (): string => join(process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache"), "attune");
-
-/** The numbers and their SHA-256; a file that does not hold both is not trusted. */
-async function readCache(file: string, length: number): Promise<Float64Array | undefined> {
-  let bytes: Buffer;
-  try {
-    bytes = await readFile(file);
-  } catch {
-    return undefined;
-  }
-  const body = bytes.subarray(32);
-  if (body.length !== 8 * length || !createHash("sha256").update(body).digest().equals(bytes.subarray(0, 32))) return undefined;
-  return new Float64Array(body.buffer.slice(body.byteOffset, body.byteOffset + body.length));
-}
-
-/** A cache that cannot be written only costs the pass again. */
-async function writeCache(file: string, logps: Float64Array): Promise<void> {
-  const body = Buffer.from(logps.buffer, logps.byteOffset, logps.byteLength);
-  const temporary = `${file}.tmp-${process.pid}-${Date.now()}`;
-  try {
-    await mkdir(cacheDir(), { recursive: true });
-    await writeFile(temporary, Buffer.concat([createHash("sha256").update(body).digest(), body]));
-    await rename(temporary, file);
-  } catch (error) {
-    process.emitWarning(`the reference's log-probabilities could not be cached: ${(error as Error).message}`);
-  }
-}

@@ -227,7 +227,7 @@ async function scoreReference(config: DpoConfig, policy: LoadedModel, data: Prep
       signal: hooks.signal,
       onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
     });
-    if (cached) hooks.log("reference log-probabilities come from the cache");
+    if (cached) hooks.log(`reference log-probabilities of ${cached} of ${data.trees.length} rows come from the cache`);
     return logps;
   } finally {
     if (other) await loaded.session.close();
