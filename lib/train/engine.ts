@@ -103,11 +103,15 @@ export interface TrainingPlans {
   readonly update: Plan;
 }
 
+/** Compile a run's forward, loss and backward. */
+export const compileMicro = ({ session, spec }: LoadedModel, head: HeadPlan, loss: LossSpec): Plan =>
+  compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits));
+
 /** Compile the programs of a run; nothing is allocated. */
 export function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): TrainingPlans {
   const { session, spec, parameters } = loaded;
   return {
-    micro: compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits)),
+    micro: compileMicro(loaded, head, loss),
     norm: compileFor(session, normProgram(parameters)),
     update: compileFor(session, updateProgram(parameters, spec.dtype, adam)),
   };

@@ -1,39 +1,109 @@
-// The memory that programs of one session need, to the byte, before any of it is allocated; and the refusal of what does not fit.
+// The memory that a run's programs need, to the byte, before any of it is taken; and the refusal of what does not fit.
 import { totalmem } from "node:os";
 import { OutOfMemoryError } from "../errors.ts";
-import { bytes } from "../ir/types.ts";
 import type { Plan } from "../passes/plan.ts";
 import { bufferBytes, isPrivate } from "../program/program.ts";
+import { encode } from "../program/encode.ts";
+import { Session } from "../runtime/session.ts";
 import { formatBytes } from "./config_bytes.ts";
+import { compileFor, type LoadedModel } from "./engine.ts";
+import { scoreProgram } from "./programs.ts";
 
-/** Bytes by kind: shared buffers by class, private inputs and outputs, the one arena, and their sum. Packed weights come on top. */
-export function memoryOf(plans: readonly Plan[]): Record<string, number> & { readonly total_bytes: number } {
-  const all = plans.flatMap((p) => [...p.buffers]);
-  const shared = new Map(all.filter(([name]) => !isPrivate(name)));
-  const own = all.reduce((n, [name, t]) => n + (isPrivate(name) ? bytes(t) : 0), 0);
-  const classes = Object.fromEntries([...bufferBytes(shared)].map(([k, v]) => [`${k}_bytes`, v]));
-  const arena = Math.max(...plans.map((p) => p.arenaBytes));
+/** Bytes by kind, and their sum: all that a session takes. Node itself and the rows, about 100 MB, come on top. */
+export interface Memory {
+  readonly weights_bytes: number;
+  /** Copies of weights in the layout that the matrix products read. */
+  readonly packed_weights_bytes: number;
+  readonly gradients_bytes: number;
+  /** Moments, and fp32 master weights in bf16. */
+  readonly optimizer_bytes: number;
+  /** The one arena, which all programs share. */
+  readonly activations_bytes: number;
+  readonly inputs_outputs_bytes: number;
+  readonly thread_scratch_bytes: number;
+  readonly total_bytes: number;
+}
+
+/** What one session needs for these programs. They are loaded into a dry session, which counts as a real one does. */
+export async function memoryOf(on: { readonly device: string; readonly threads: number }, plans: readonly Plan[]): Promise<Memory> {
+  await using dry = Session.create({ device: on.device as "cpu", threads: on.threads, dry: true });
+  for (const p of plans) await dry.load(encode(p));
+  const shared = bufferBytes(new Map(plans.flatMap((p) => [...p.buffers].filter(([name]) => !isPrivate(name)))));
+  const named = { weights_bytes: shared.get("weights") ?? 0, gradients_bytes: shared.get("grads") ?? 0, optimizer_bytes: shared.get("optimizer") ?? 0 };
   return {
-    ...classes,
-    inputs_outputs_bytes: own,
-    arena_bytes: arena,
-    arena_live_bytes: Math.max(...plans.map((p) => p.liveBytes)),
-    total_bytes: Object.values(classes).reduce((a, b) => a + b, own + arena),
+    weights_bytes: named.weights_bytes,
+    packed_weights_bytes: dry.derivedBytes,
+    gradients_bytes: named.gradients_bytes,
+    optimizer_bytes: named.optimizer_bytes,
+    activations_bytes: dry.arenaBytes,
+    inputs_outputs_bytes: dry.bufferBytes - Object.values(named).reduce((a, b) => a + b, 0),
+    thread_scratch_bytes: dry.threadBytes,
+    total_bytes: dry.bufferBytes + dry.derivedBytes + dry.arenaBytes + dry.threadBytes,
   };
 }
 
-/** Throws OutOfMemoryError where the programs need more than `limit` bytes (null: what the machine has). */
-export function refuseIfTooLarge(plans: readonly Plan[], limit: number | null): void {
-  const most = limit ?? totalmem();
-  const memory = memoryOf(plans);
-  if (memory.total_bytes <= most) return;
-  const parts = Object.entries(memory)
-    .filter(([k]) => k !== "total_bytes" && k !== "arena_live_bytes")
+/** Capacities of a pass that only scores. */
+export interface ScoreSizes {
+  readonly tokens: number;
+  readonly rows: number;
+}
+
+/**
+ * What a run needs at its peak: its programs, and the passes that score the reference first: in the same session, or (`reference` is
+ * another model) in one of their own, which is closed before training takes its memory.
+ */
+export async function memoryOfRun(loaded: LoadedModel, plans: readonly Plan[], scored: readonly ScoreSizes[], reference: LoadedModel = loaded): Promise<Memory> {
+  const scoring = scored.map((sizes) => compileFor(reference.session, scoreProgram(reference.spec, sizes)));
+  if (reference === loaded) return memoryOf(loaded.session, [...plans, ...scoring]);
+  const [training, before] = [await memoryOf(loaded.session, plans), await memoryOf(reference.session, scoring)];
+  return { ...training, total_bytes: Math.max(training.total_bytes, before.total_bytes) };
+}
+
+/** Bytes that a run may take: the given limit, else what this process may have of the machine. */
+export function memoryLimit(given: number | null): number {
+  const allowed = process.constrainedMemory();
+  return given ?? (allowed > 0 ? Math.min(allowed, totalmem()) : totalmem());
+}
+
+/** What takes the most, largest first. */
+function largest(memory: Memory): string {
+  return Object.entries(memory)
+    .filter(([k]) => k !== "total_bytes")
     .sort((a, b) => b[1] - a[1])
     .slice(0, 3)
-    .map(([k, v]) => `${k.replace("_bytes", "").replaceAll("_", " ")} ${formatBytes(v)}`);
-  const limitName = limit === null ? "the machine's memory" : "memory_limit";
-  throw new OutOfMemoryError(
-    `memory: the run must fit in ${formatBytes(most)} (${limitName}), it needs ${formatBytes(memory.total_bytes)}: ${parts.join(", ")} (a smaller tokens_per_batch or max_length shrinks the arena)`,
-  );
+    .map(([k, v]) => `${k.replace("_bytes", "").replaceAll("_", " ")} ${formatBytes(v)}`)
+    .join(", ");
+}
+
+/** How a run's activations follow the tokens of a micro-batch: those chosen, those of the longest example, and bytes for any number. */
+export interface Shrinking {
+  readonly tokens: number;
+  readonly longest: number;
+  activations(tokens: number): number;
+}
+
+/** Why a run that needs more than `given` bytes (null: what the machine has) is refused, and what would fit; null where it fits. */
+export function refusal(memory: Memory, given: number | null, by: Shrinking): string | null {
+  const most = memoryLimit(given);
+  if (memory.total_bytes <= most) return null;
+  const what = `memory: the run must fit in ${formatBytes(most)} (${given === null ? "the machine's memory" : "memory_limit"}), it needs ${formatBytes(memory.total_bytes)}`;
+  return `${what}: ${largest(memory)} (${mend(most - (memory.total_bytes - memory.activations_bytes), by)})`;
+}
+
+/** Throws OutOfMemoryError where there is such a refusal. */
+export function refuseIfTooLarge(memory: Memory, given: number | null, by: Shrinking): void {
+  const why = refusal(memory, given, by);
+  if (why) throw new OutOfMemoryError(why);
+}
+
+/** What would fit in `room` bytes of activations: the largest capacity, halving, then by eighths. */
+function mend(room: number, { tokens, longest, activations }: Shrinking): string {
+  const fits = (t: number): boolean => activations(t) <= room;
+  const smaller = "a smaller model or more memory is needed";
+  if (room <= 0) return `its weights, gradients and optimiser alone take more: ${smaller}`;
+  let most = Math.floor(tokens / 2);
+  while (most >= 16 && !fits(most)) most = Math.floor(most / 2);
+  if (most < 16) return `no micro-batch of 16 tokens fits: ${smaller}`;
+  for (let step = Math.floor(most / 2), n = 0; n < 3; n++, step = Math.floor(step / 2)) if (fits(most + step)) most += step;
+  return most >= longest ? `tokens_per_batch: ${most} would fit` : `examples of at most ${most} tokens would fit, the longest has ${longest}: lower max_length`;
 }

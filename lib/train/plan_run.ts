@@ -1,44 +1,90 @@
 // What `attune plan` shows: the memory of a run before it starts, by kind, and the work of a step.
-import type { Plan } from "../passes/plan.ts";
-import { costOf } from "../program/encode.ts";
 import type { RunConfig, Task } from "./config.ts";
 import { compileFor, compileTraining, loadModel } from "./engine.ts";
-import { memoryOf } from "./memory.ts";
+import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
 import { scoreProgram } from "./programs.ts";
 import { mostRows } from "./reference.ts";
-import { headOf, lossOf, prepareData, tokensPerBatch, type Hooks } from "./trainer.ts";
+import { headOf, lossOf, otherReference, prepareData, sharesPrompt, shrinking, stepsOf, tokensPerBatch, type Hooks } from "./trainer.ts";
+import { flopsOf, flopsPerExample, measuredRate } from "./work.ts";
 
-/** Bytes by kind and FLOPs of a full micro-batch at capacity; nothing is allocated and no weight is read. */
-export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Promise<Record<string, unknown>> {
+/** A run's shape, memory and work. Nothing of the model is allocated and no weight is read. */
+export interface RunPlan extends Memory {
+  readonly task: Task;
+  readonly device: string;
+  readonly threads: number;
+  readonly dtype: string;
+  readonly parameters: number;
+  readonly examples: number;
+  readonly steps: number;
+  readonly tokens_per_batch: number;
+  readonly head_rows: number;
+  readonly head_chunks: number;
+  /** What the run may take (`memory_limit`, else the machine), what is left of that, and whether the run fits. */
+  readonly limit_bytes: number;
+  readonly free_bytes: number;
+  readonly fits: boolean;
+  /** Why it does not fit and what would; null where it does. */
+  readonly refusal: string | null;
+  /** Largest sum of bytes alive at once in the arena: no placing can go below it. */
+  readonly activations_live_bytes: number;
+  /** What was chosen to be computed twice rather than kept. */
+  readonly recomputed: readonly string[];
+  readonly flops_per_step: number;
+  readonly reference_flops: number;
+  readonly flops_per_second: number;
+  readonly flops_per_second_source: string;
+  /** Time of a step, and of the run with its reference pass, at that rate and with nothing else to do. */
+  readonly floor_step_seconds: number;
+  readonly floor_run_seconds: number;
+}
+
+export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Promise<RunPlan> {
   const { trees } = await prepareData(task, config, hooks);
   const tokens = tokensPerBatch(trees, config);
-  const loaded = await loadModel(config.model, { device: config.device, dtype: config.dtype ?? "float32", ...(config.threads && { threads: config.threads }) });
+  const machine = { device: config.device, dtype: config.dtype ?? "float32", ...(config.threads && { threads: config.threads }) };
+  const loaded = await loadModel(config.model, machine);
   try {
     const { spec, session, parameters } = loaded;
+    await using other = await otherReference(config, machine);
     const loss = lossOf(task, config);
     const head = headOf(loaded, trees, tokens, config, loss.kind);
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
-    const plans: Plan[] = Object.values(compileTraining(loaded, head, loss, { beta1, beta2, eps, weightDecay }));
-    if (task === "dpo") plans.push(compileFor(session, scoreProgram(spec, { tokens, rows: mostRows(trees, tokens) })));
-    const memory = memoryOf(plans);
+    const plans = compileTraining(loaded, head, loss, { beta1, beta2, eps, weightDecay });
+    const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
+    const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
+    const limit = memoryLimit(config.memoryLimit);
+    const shared = sharesPrompt(config);
+    const scoring = scored.map((sizes) => compileFor(session, scoreProgram((other?.loaded ?? loaded).spec, sizes)));
+    const step = flopsPerExample(plans.micro, trees, shared, "rows.0") * Math.min(config.batchSize, trees.length) + flopsOf(plans.norm) + flopsOf(plans.update);
+    const reference = scoring.reduce((n, p) => n + flopsPerExample(p, trees, shared, "rows") * trees.length, 0);
+    const { flops_per_second, measured_by } = await measuredRate(loaded);
+    const { total } = stepsOf(trees.length, config);
     return {
       task,
       device: session.device,
+      threads: session.threads,
       dtype: spec.dtype,
       parameters: parameters.reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0),
+      examples: trees.length,
+      steps: total,
       tokens_per_batch: tokens,
       head_rows: head.sizes.rows,
       head_chunks: head.sizes.chunks,
-      instructions: plans[0]!.instructions.length,
       ...memory,
-      micro_step_flops: flopsOf(plans[0]!),
+      limit_bytes: limit,
+      free_bytes: limit - memory.total_bytes,
+      fits: memory.total_bytes <= limit,
+      refusal: refusal(memory, config.memoryLimit, shrinking(task, config, loaded, trees, tokens)),
+      activations_live_bytes: plans.micro.liveBytes,
+      recomputed: head.keepLogits ? [] : ["logits"],
+      flops_per_step: step,
+      reference_flops: reference,
+      flops_per_second,
+      flops_per_second_source: measured_by,
+      floor_step_seconds: step / flops_per_second,
+      floor_run_seconds: (total * step + reference) / flops_per_second,
     };
   } finally {
     await loaded.session.close();
   }
-}
-
-/** Floating-point operations of a program with every capacity in use; attention counted causal. */
-function flopsOf(p: Plan): number {
-  return p.instructions.reduce((n, c) => n + costOf(c).flops, 0);
 }

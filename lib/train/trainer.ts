@@ -10,8 +10,8 @@ import { loadAddon } from "../runtime/addon.ts";
 import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config.ts";
 import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
-import { compileTraining, cutHead, Engine, loadModel, planHead, readMasters, readWeights, type HeadPlan, type LoadedModel } from "./engine.ts";
-import { refuseIfTooLarge } from "./memory.ts";
+import { compileMicro, compileTraining, cutHead, Engine, loadModel, planHead, readMasters, readWeights, type HeadPlan, type LoadedModel } from "./engine.ts";
+import { memoryOfRun, refuseIfTooLarge, type Shrinking } from "./memory.ts";
 import type { LossSpec } from "./programs.ts";
 import { cacheDir, mostRows, referenceLogps } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
@@ -55,8 +55,7 @@ export class Trainer {
     this.#hooks = hooks;
     this.#pack = pack;
     this.referenceSeconds = referenceSeconds;
-    this.stepsPerEpoch = Math.ceil(data.trees.length / config.batchSize);
-    this.totalSteps = config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * this.stepsPerEpoch);
+    ({ perEpoch: this.stepsPerEpoch, total: this.totalSteps } = stepsOf(data.trees.length, config));
   }
 
   /** Prepare the data, open the model, compile, and for DPO score the reference. */
@@ -77,9 +76,12 @@ export class Trainer {
       const loss = lossOf(task, config);
       const head = headOf(loaded, trees, tokens, config, loss.kind);
       const plans = compileTraining(loaded, head, loss, adam);
-      refuseIfTooLarge(Object.values(plans), config.memoryLimit);
+      const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
+      await using other = await otherReference(config, machine);
+      refuseIfTooLarge(await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded), config.memoryLimit, shrinking(task, config, loaded, trees, tokens));
       const start = performance.now();
-      const reference = task === "dpo" ? await scoreReference(config as DpoConfig, loaded, data, tokens, hooks, machine) : undefined;
+      const reference = task === "dpo" ? await scoreReference(config as DpoConfig, other?.loaded ?? loaded, data, tokens, hooks) : undefined;
+      await other?.[Symbol.asyncDispose]();
       const referenceSeconds = reference ? (performance.now() - start) / 1000 : 0;
       const run = reference ? dpoRun(config as DpoConfig, trees, reference) : sftTask();
       const pack: PackOptions = { tokensPerBatch: tokens, rowsPerBatch: mostRows(trees, tokens), sharePrompt: sharesPrompt(config) };
@@ -160,6 +162,12 @@ export class Trainer {
   }
 }
 
+/** Optimiser steps of an epoch, and of the run. */
+export function stepsOf(examples: number, config: RunConfig): { readonly perEpoch: number; readonly total: number } {
+  const perEpoch = Math.ceil(examples / config.batchSize);
+  return { perEpoch, total: config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * perEpoch) };
+}
+
 /** Tokenise the rows of a run. */
 export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): Promise<Prepared> {
   const data = await prepare({
@@ -180,7 +188,7 @@ function dataNotices(data: Prepared): string[] {
 }
 
 /** Whether the branches of an example share its prompt: `prompt_trees`, which SFT has no use for. */
-const sharesPrompt = (config: RunConfig): boolean => !("promptTrees" in config) || config.promptTrees;
+export const sharesPrompt = (config: RunConfig): boolean => !("promptTrees" in config) || config.promptTrees;
 
 /** The loss that a configuration names. */
 export function lossOf(task: Task, config: RunConfig): LossSpec {
@@ -196,16 +204,24 @@ export function headOf(loaded: LoadedModel, trees: TreeTable, tokens: number, co
   return planHead(loaded.model.config.vocabSize, tokens, mostRows(trees, tokens), Math.min(config.batchSize, trees.length), longest, loss);
 }
 
+/** How the activations of this run would shrink. */
+export function shrinking(task: Task, config: RunConfig, loaded: LoadedModel, trees: TreeTable, tokens: number): Shrinking {
+  const loss = lossOf(task, config);
+  const activations = (t: number): number => compileMicro(loaded, headOf(loaded, trees, t, config, loss.kind), loss).arenaBytes;
+  return { tokens, longest: longestTree(trees, config).tokens, activations };
+}
+
+/** The most tokens that an example takes, and its row. */
+export function longestTree(trees: TreeTable, config: RunConfig): { readonly tokens: number; readonly row: number } {
+  const shared = sharesPrompt(config);
+  let longest = { tokens: 1, row: 0 };
+  for (let i = 0; i < trees.length; i++) if (trees.tokens(i, shared) > longest.tokens) longest = { tokens: trees.tokens(i, shared), row: trees.row(i) };
+  return longest;
+}
+
 /** The given budget, or one that holds every example and packs small ones. */
 export function tokensPerBatch(trees: TreeTable, config: RunConfig): number {
-  const shared = sharesPrompt(config);
-  let longest = 1;
-  let row = 0;
-  for (let i = 0; i < trees.length; i++)
-    if (trees.tokens(i, shared) > longest) {
-      longest = trees.tokens(i, shared);
-      row = trees.row(i);
-    }
+  const { tokens: longest, row } = longestTree(trees, config);
   if (config.tokensPerBatch !== null) {
     if (longest > config.tokensPerBatch)
       throw new ConfigError(`tokens_per_batch: must hold every example, got ${config.tokensPerBatch} and row ${row} of ${longest} tokens (set tokens_per_batch to ${longest} or more, or max_length lower)`);
@@ -215,23 +231,25 @@ export function tokensPerBatch(trees: TreeTable, config: RunConfig): number {
   return Math.max(longest, Math.min(USUAL_TOKENS, whole));
 }
 
-async function scoreReference(config: DpoConfig, policy: LoadedModel, data: Prepared, tokens: number, hooks: Hooks, machine: Parameters<typeof loadModel>[1]): Promise<Float64Array> {
-  const other = config.refModel !== null && config.refModel !== config.model;
-  const loaded = other ? await loadModel(config.refModel!, machine) : policy;
-  try {
-    const { logps, cached } = await referenceLogps(loaded, {
-      trees: data.trees,
-      dataHash: data.hash,
-      tokensPerBatch: tokens,
-      sharePrompt: sharesPrompt(config),
-      signal: hooks.signal,
-      onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
-    });
-    if (cached) hooks.log(`reference log-probabilities of ${cached} of ${data.trees.length} rows come from the cache`);
-    return logps;
-  } finally {
-    if (other) await loaded.session.close();
-  }
+/** The model of `ref_model`, where that is not the policy's own folder, in a session of its own. */
+export async function otherReference(config: RunConfig, machine: Parameters<typeof loadModel>[1]): Promise<({ readonly loaded: LoadedModel } & AsyncDisposable) | undefined> {
+  const dir = "refModel" in config ? config.refModel : null;
+  if (dir === null || dir === config.model) return undefined;
+  const loaded = await loadModel(dir, machine);
+  return { loaded, [Symbol.asyncDispose]: () => loaded.session.close() };
+}
+
+async function scoreReference(config: DpoConfig, loaded: LoadedModel, data: Prepared, tokens: number, hooks: Hooks): Promise<Float64Array> {
+  const { logps, cached } = await referenceLogps(loaded, {
+    trees: data.trees,
+    dataHash: data.hash,
+    tokensPerBatch: tokens,
+    sharePrompt: sharesPrompt(config),
+    signal: hooks.signal,
+    onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
+  });
+  if (cached) hooks.log(`reference log-probabilities of ${cached} of ${data.trees.length} rows come from the cache`);
+  return logps;
 }
 
 function dpoRun(config: DpoConfig, trees: TreeTable, reference: Float64Array): TaskRun {

@@ -175,7 +175,7 @@ describe("attune plan and attune profile", () => {
   it("print one JSON value", async () => {
     const plan = await run("plan", "dpo.yaml", "--json");
     expect(plan.code).toBe(0);
-    expect(values(plan.stdout)).toMatchObject([{ task: "dpo", arena_bytes: expect.any(Number) }]);
+    expect(values(plan.stdout)).toMatchObject([{ task: "dpo", activations_bytes: expect.any(Number), fits: true, refusal: null }]);
     const profile = await run("profile", "sft.yaml", "--steps", "1", "--json");
     expect(profile.code).toBe(0);
     expect(values(profile.stdout)).toMatchObject([{ task: "sft", steps: 1, ops: expect.any(Array) }]);

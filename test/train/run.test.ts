@@ -5,8 +5,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { initModel } from "#lib/io/init.js";
-import { resolveConfig, type Task } from "#lib/train/config.js";
+import { resolveConfig, type RunConfig, type Task } from "#lib/train/config.js";
+import { planRun, type RunPlan } from "#lib/train/plan_run.js";
 import { runTraining } from "#lib/train/run.js";
+import { Trainer } from "#lib/train/trainer.js";
 import { scoreRows } from "#lib/evaluate/score.js";
 
 const recipe = new URL("../../examples/quickstart/", import.meta.url).pathname;
@@ -24,6 +26,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
+const hooks = { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined };
 const quiet = { onStage: () => undefined, log: () => undefined, onMetrics: () => undefined };
 function train(task: Task, out: string, more: Record<string, unknown> = {}, stopAt = Infinity): Promise<Readonly<Record<string, number>>> {
   const stop = new AbortController();
@@ -63,6 +66,24 @@ test("prompts not shared: the same losses to rounding", async () => {
 test("a run that does not fit memory_limit is refused before it starts, naming what it needs", async () => {
   await expect(train("sft", "too-large", { memory_limit: "1MB" })).rejects.toThrow(/memory: the run must fit in .*memory_limit.*it needs/);
   await expect(train("dpo", "too-large-2", { memory_limit: "1MB" })).rejects.toMatchObject({ code: "ERR_MEMORY" });
+});
+test("what memory_limit refuses by a little, the refusal's own tokens_per_batch makes fit; and real sizes are the plan's", async () => {
+  for (const task of ["sft", "dpo"] as const) {
+    const raw = { model, dataset: join(dir, `${task}.jsonl`), output_dir: join(dir, "planned"), max_steps: 2, batch_size: 8, threads: 2 };
+    const plan = (more: object): Promise<RunPlan> => planRun(task, resolveConfig(task, { ...raw, ...more }).config as RunConfig, hooks);
+    const whole = await plan({});
+    expect(whole.fits).toBe(true);
+    const limit = whole.total_bytes - Math.floor(whole.activations_bytes / 2);
+    const refused = await plan({ memory_limit: limit });
+    const mend = /tokens_per_batch: (\d+) would fit/.exec(refused.refusal ?? "");
+    expect(mend, refused.refusal ?? "").not.toBeNull();
+    const smaller = await plan({ memory_limit: limit, tokens_per_batch: Number(mend![1]) });
+    expect(smaller.fits).toBe(true);
+    await using trainer = await Trainer.create(task, resolveConfig(task, { ...raw, memory_limit: limit, tokens_per_batch: Number(mend![1]) }).config as RunConfig, hooks);
+    await trainer.next();
+    const { arenaBytes, derivedBytes, threadBytes } = trainer.loaded.session;
+    expect([arenaBytes, derivedBytes, threadBytes]).toEqual([smaller.activations_bytes, smaller.packed_weights_bytes, smaller.thread_scratch_bytes]);
+  }
 });
 test("what a run cannot do yet is refused by name, not ignored", async () => {
   await expect(train("sft", "evaluated", { eval_dataset: join(dir, "sft.jsonl") })).rejects.toThrow(/eval_dataset/);
