@@ -1,7 +1,7 @@
 // The two programs of generation: prefill (a packed pass over prompts that fills the cache) and decode (one token per slot).
 import { buffer, store, trace, type Graph, type Value } from "../ir/graph.ts";
 import { type, type Capacity, type DType } from "../ir/types.ts";
-import { headWeight, transformer } from "../models/transformer.ts";
+import { embed, headWeight, transformer } from "../models/transformer.ts";
 import { Params } from "../nn/params.ts";
 import { attention, attentionDecode, cacheWrite } from "../ops/attention.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
@@ -32,7 +32,7 @@ export function prefillProgram(m: ModelSpec, s: CacheSizes, tokens: number): Gra
     const n: Capacity = { name: "tokens", capacity: tokens };
     const w = new Params(m.shapes, m.dtype);
     const [ids, pos, end, slot, place] = ["ids", "pos", "end", "slot", "place"].map((name) => input(name, n)) as [Value, Value, Value, Value, Value];
-    const hidden = transformer(m.config, w, ids, pos, (l, q, k, v, a) => {
+    const hidden = transformer(m.config, w, embed(w, ids), pos, (l, q, k, v, a) => {
       writeCache(m, s, `k.${l}`, k, slot, place);
       writeCache(m, s, `v.${l}`, v, slot, place);
       return attention(q, k, v, end, a, pos);
@@ -47,7 +47,7 @@ export function decodeProgram(m: ModelSpec, s: CacheSizes): Graph {
   return trace(() => {
     const w = new Params(m.shapes, m.dtype);
     const [ids, pos, slot, len] = ["ids", "pos", "slot", "len"].map((name) => input(name, s.slots)) as [Value, Value, Value, Value];
-    const hidden = transformer(m.config, w, ids, pos, (l, q, k, v, a) =>
+    const hidden = transformer(m.config, w, embed(w, ids), pos, (l, q, k, v, a) =>
       attentionDecode(q, writeCache(m, s, `k.${l}`, k, slot, pos), writeCache(m, s, `v.${l}`, v, slot, pos), len, a),
     );
     store("outputs/logits", linear(hidden, headWeight(m.config, w), undefined, "float32"));

@@ -4,7 +4,7 @@ import { cap } from "../ir/types.ts";
 import { mlp, norm, project } from "../nn/layers.ts";
 import type { Params } from "../nn/params.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
-import { add } from "../ops/primitives/elementwise.ts";
+import { add, equal, fill, select } from "../ops/primitives/elementwise.ts";
 import { reshape } from "../ops/primitives/shape.ts";
 import { qkvRopeOp, ropeTable } from "../ops/rope.ts";
 import type { TransformerConfig } from "./config.ts";
@@ -12,10 +12,21 @@ import type { TransformerConfig } from "./config.ts";
 /** How queries meet keys: over the packed batch in training, over a cache in generation. q (N,H,D), k and v (N,K,D) -> (N,H,D). */
 export type Attend = (layer: number, q: Value, k: Value, v: Value, a: { scale: number; window: number }) => Value;
 
-/** Token ids (N) and positions (N) -> hidden states (N, C) after the last norm. */
-export function transformer(c: TransformerConfig, w: Params, ids: Value, pos: Value, attend: Attend): Value {
+/** Token ids (N) -> their embeddings (N, C). */
+export function embed(w: Params, ids: Value): Value {
+  return gatherRows(w.get("model.embed_tokens.weight"), ids);
+}
+
+/** Token ids (N) as the embedding's gradient sees them: the padding token is none, as torch's `padding_idx` has it. */
+export function learningIds(c: TransformerConfig, ids: Value): Value {
+  if (c.padTokenId === null) return ids;
+  return select(equal(ids, c.padTokenId), fill(-1, ids.type.shape, "int32"), ids);
+}
+
+/** Embeddings (N, C) and positions (N) -> hidden states (N, C) after the last norm. */
+export function transformer(c: TransformerConfig, w: Params, embedded: Value, pos: Value, attend: Attend): Value {
   const table = ropeTable(pos, c.ropeFrequencies);
-  let x = gatherRows(w.get("model.embed_tokens.weight"), ids);
+  let x = embedded;
   for (let l = 0; l < c.numHiddenLayers; l++) x = inScope(`layers.${l}`, () => block(c, w, l, x, table, attend));
   return norm(w, x, "model.norm", c.rmsNormEps);
 }

@@ -11,12 +11,12 @@ export const linearLogprobOp = defineOp({
   name: "linear_logprob",
   doc: "log_softmax_gather(hidden (M,C) weight (V,C)^T, targets (M)) in tiles of the vocabulary: online max and sum, no logits in memory.  arXiv:2411.09009",
   inputs: ["hidden", "weight", "targets"],
-  outputs: ["logp", "lse", "entropy", "hit"],
-  stats: ["lse", "entropy", "hit"],
+  outputs: ["logp", "lse", "entropy", "hit", "mean"],
+  stats: ["lse", "entropy", "hit", "mean"],
   infer: (t) => {
     need(sameDim(t.hidden.shape[1]!, t.weight.shape[1]!), () => `linear_logprob: hidden and weight must have one width, got ${show(t.hidden)} and ${show(t.weight)}`);
     const m = type([t.hidden.shape[0]!]);
-    return { logp: m, lse: m, entropy: m, hit: m };
+    return { logp: m, lse: m, entropy: m, hit: m, mean: m };
   },
   compose: ({ hidden, weight, targets }) => logprobsOf(matmul(hidden, weight, false, true), targets),
   // The logits again, then the row kernel and two products: 8 M C V operations where 6 would do with kept logits.

@@ -15,10 +15,12 @@ export interface Logprobs {
   entropy: Value;
   /** (M) float32: 1 where the target is the most probable token. */
   hit: Value;
+  /** (M) float32: mean of the logits over the vocabulary; 0 where there is no target. */
+  mean: Value;
 }
 
 /** The meaning shared with linear_logprob. */
-export function logprobsOf(logits: Value, targets: Value): { logp: Value; lse: Value; entropy: Value; hit: Value } {
+export function logprobsOf(logits: Value, targets: Value): { logp: Value; lse: Value; entropy: Value; hit: Value; mean: Value } {
   const [m, v] = logits.type.shape as [number, number];
   const top = maxOver(logits, 1);
   const lse = add(top, log(sum(exp(sub(logits, top)), 1)));
@@ -28,20 +30,20 @@ export function logprobsOf(logits: Value, targets: Value): { logp: Value; lse: V
   const live = not(less(targets, fill(0, [m], "int32")));
   const flat = (x: Value): Value => select(live, reshape(x, [m]), 0);
   const entropy = sub(lse, sum(mul(p, logits), 1));
-  return { logp: flat(sub(at, lse)), lse: reshape(lse, [m]), entropy: flat(entropy), hit: flat(equal(at, top)) };
+  return { logp: flat(sub(at, lse)), lse: reshape(lse, [m]), entropy: flat(entropy), hit: flat(equal(at, top)), mean: flat(mul(sum(logits, 1), 1 / v)) };
 }
 
 export const logSoftmaxGatherOp = defineOp({
   name: "log_softmax_gather",
-  doc: "logp[m] = logits[m, targets[m]] - lse[m]; lse[m] = ln sum_v e^logits[m,v]; entropy and hit (target is the arg-max) beside. A negative target gives 0.",
+  doc: "logp[m] = logits[m, targets[m]] - lse[m]; lse[m] = ln sum_v e^logits[m,v]; entropy, hit (target is the arg-max) and the logits' mean beside. A negative target gives 0.",
   inputs: ["logits", "targets"],
-  outputs: ["logp", "lse", "entropy", "hit"],
-  stats: ["lse", "entropy", "hit"],
+  outputs: ["logp", "lse", "entropy", "hit", "mean"],
+  stats: ["lse", "entropy", "hit", "mean"],
   attrs: { gradDtype: "dtype" },
   infer: (t) => {
     need(t.logits.shape.length === 2 && sameDim(t.logits.shape[0]!, t.targets.shape[0]!), () => `log_softmax_gather: logits must be (M,V) and targets i32[M], got ${show(t.logits)} and ${show(t.targets)}`);
     const m = type([t.logits.shape[0]!]);
-    return { logp: m, lse: m, entropy: m, hit: m };
+    return { logp: m, lse: m, entropy: m, hit: m, mean: m };
   },
   compose: ({ logits, targets }) => logprobsOf(logits, targets),
   cost: (t) => ({ flops: 5 * cap(t.logits.shape[0]!) * cap(t.logits.shape[1]!), bytes: bytes(t.logits) }),

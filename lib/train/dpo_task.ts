@@ -46,12 +46,11 @@ export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, refere
       groups.forEach((c, k) => {
         const pairs = fed.micro.examples.slice(c.exampleStart, c.exampleEnd);
         sums.add("loss", total(out[`outputs/loss.${k}`]!));
-        sums.add("hits", total(out[`outputs/hits.${k}`]!));
-        sums.add("entropy", total(out[`outputs/entropy.${k}`]!));
+        for (const name of ["hits", "entropy", "chosen_logits", "rejected_logits"]) sums.add(name, total(out[`outputs/${name}.${k}`]!));
         pairs.forEach((e, i) => addPair(sums, o.beta, [out[`outputs/chosen.${k}`]![i]!, out[`outputs/rejected.${k}`]![i]!], reference(e.row)));
         for (const e of pairs) {
           sums.add("chosen_tokens", length(e.row, 0));
-          sums.add("tokens", length(e.row, 0) + length(e.row, 1));
+          sums.add("rejected_tokens", length(e.row, 1));
         }
       });
     },
@@ -73,10 +72,13 @@ export function addPair(sums: Sums, beta: number, policy: readonly [number, numb
 
 const MEANS = ["rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen", "logps/rejected"];
 export function pairMetrics(sums: Sums, pairs: number): Record<string, number> {
-  const over = (name: string, count: string): number => sums.get(name) / Math.max(1, sums.get(count));
+  const [chosen, rejected] = [sums.get("chosen_tokens"), sums.get("rejected_tokens")];
+  const over = (name: string, count: number): number => sums.get(name) / Math.max(1, count);
   return {
     ...Object.fromEntries(MEANS.map((name) => [name, sums.get(name) / pairs])),
-    mean_token_accuracy: over("hits", "chosen_tokens"),
-    entropy: over("entropy", "tokens"),
+    "logits/chosen": over("chosen_logits", chosen),
+    "logits/rejected": over("rejected_logits", rejected),
+    mean_token_accuracy: over("hits", chosen),
+    entropy: over("entropy", chosen + rejected),
   };
 }

@@ -6,7 +6,7 @@ import { vjp } from "../ir/vjp.ts";
 import { negativeLogLikelihood } from "../losses/language_model.ts";
 import { preferenceLosses, type PreferenceLossType, type PreferenceOptions } from "../losses/preference.ts";
 import type { TransformerConfig } from "../models/config.ts";
-import { headWeight, transformer } from "../models/transformer.ts";
+import { embed, headWeight, learningIds, transformer } from "../models/transformer.ts";
 import { Params, type Shapes } from "../nn/params.ts";
 import { attention } from "../ops/attention.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
@@ -39,11 +39,12 @@ export type LossSpec =
 const dim = (name: string, capacity: number): Capacity => ({ name, capacity });
 const input = (name: string, d: Capacity, dtype: DType = "int32"): Value => buffer(`inputs/${name}`, type([d], dtype));
 
-/** Hidden states (N, C) of a packed micro-batch: inputs/{ids, pos, end}. */
-function hiddenStates(m: ModelSpec, w: Params, tokens: number): Value {
+/** Hidden states (N, C) of a packed micro-batch and the embeddings under them: inputs/{ids, pos, end}. */
+function hiddenStates(m: ModelSpec, w: Params, tokens: number): { ids: Value; embedded: Value; hidden: Value } {
   const n = dim("tokens", tokens);
   const [ids, pos, end] = [input("ids", n), input("pos", n), input("end", n)];
-  return transformer(m.config, w, ids, pos, (_, q, k, v, a) => attention(q, k, v, end, a, pos));
+  const embedded = embed(w, ids);
+  return { ids, embedded, hidden: transformer(m.config, w, embedded, pos, (_, q, k, v, a) => attention(q, k, v, end, a, pos)) };
 }
 
 /** Rows of `hidden` with a loss in chunk k, and their targets: inputs/{rows, targets}.k */
@@ -55,21 +56,23 @@ function chunk(hidden: Value, k: number, s: Sizes): { h: Value; targets: Value }
 /**
  * One micro-step. Adds gradients into grads/*; stores, per chunk k,
  * sft: outputs/{loss, hits, entropy}.k sums over rows (loss already scaled);
- * dpo: outputs/{loss, chosen, rejected}.k per pair, outputs/{hits, entropy}.k sums (hits over chosen rows).
+ * dpo: outputs/{loss, chosen, rejected}.k per pair, outputs/{hits, entropy, chosen_logits, rejected_logits}.k sums (hits over chosen
+ * rows, logits averaged over the vocabulary).
  * `inputs/scale` is what the sum of losses is divided by, inverted. `keepLogits` false computes each chunk's logits twice, so that
  * an example's rows may lie in several chunks.
  */
 export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
   return trace(() => {
     const w = new Params(m.shapes, m.dtype);
-    const hidden = hiddenStates(m, w, s.tokens);
+    const { ids, embedded, hidden } = hiddenStates(m, w, s.tokens);
     const head = headWeight(m.config, w);
     const names = new Map([...w.used].map(([name, v]) => [v, name]));
     const grads = new Map<string, Value>();
-    let dHidden: Value | undefined;
+    const cuts = new Map<Value, Value>(); // gradients of what is no weight
     const sink = (of: Value, d: Value): void => {
-      if (of === hidden) {
-        dHidden = dHidden ? add(dHidden, d) : d;
+      if (of === hidden || of === embedded) {
+        const old = cuts.get(of);
+        cuts.set(of, old ? add(old, d) : d);
         return;
       }
       const name = names.get(of)!;
@@ -85,7 +88,8 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
         backward(lossOf(loss, s, parts, 0));
       }
     });
-    vjp([[hidden, dHidden!]], [...w.used.values()], sink);
+    vjp([[hidden, cuts.get(hidden)!]], [embedded, ...w.used.values()], sink);
+    vjp([[embed(w, learningIds(m.config, ids)), cuts.get(embedded)!]], [...w.used.values()], sink);
     for (const [name, v] of grads) store(`grads/${name}`, v);
   });
 }
@@ -131,6 +135,8 @@ function lossOf(loss: LossSpec, s: Sizes, parts: readonly Logprobs[], first: num
   store(`outputs/chosen.${first}`, chosen);
   store(`outputs/rejected.${first}`, rejected);
   store(`outputs/hits.${first}`, total(side("chosen", "hit")));
+  store(`outputs/chosen_logits.${first}`, total(side("chosen", "mean")));
+  store(`outputs/rejected_logits.${first}`, total(side("rejected", "mean")));
   return mul(total(each), scale);
 }
 
@@ -139,7 +145,7 @@ export function scoreProgram(m: ModelSpec, sizes: { tokens: number; rows: number
   return trace(() => {
     const w = new Params(m.shapes, m.dtype);
     const rows = dim("rows", sizes.rows);
-    const hidden = hiddenStates(m, w, sizes.tokens);
+    const { hidden } = hiddenStates(m, w, sizes.tokens);
     const r = linearLogprob(gatherRows(hidden, input("rows", rows)), headWeight(m.config, w), input("targets", rows));
     store("outputs/logp", r.logp);
     store("outputs/hit", r.hit);

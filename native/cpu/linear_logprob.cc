@@ -81,7 +81,7 @@ Copy copy(const LinearLogprob& a) {
 void linear_logprob(const LinearLogprob& a, Context& c) {
   const Shape s(a);
   if (s.rows == 0) return;
-  const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>()};
+  const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>(), a.mean.as<float>(), s.columns};
   const int32_t* targets = a.targets.as<int32_t>();
   Part* parts = static_cast<Part*>(c.scratch());
   float* at_target = reinterpret_cast<float*>(static_cast<char*>(c.scratch()) + s.part_bytes());
@@ -112,7 +112,7 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
             const float* x = logits + (i - i0) * stride;
             Part& part = parts[split * s.row_chunk + i - r0];
             if (p == split * kSplit) part = Part{};
-            join(part, part_of(x, n, out.entropy != nullptr));
+            join(part, part_of(x, n, out.entropy != nullptr, out.mean != nullptr));
             if (targets[i] >= column && targets[i] < column + n) at_target[i - r0] = x[targets[i] - column];
           }
         }

@@ -1,5 +1,5 @@
 // log_softmax_gather: of each row of logits (M, V), lse = log sum exp, logp = logits[target] - lse, the entropy of the softmax, and
-// hit = 1 where the target's logit is the highest; fp32 inside. target < 0: logp, entropy and hit are 0. Any output may be absent.
+// hit = 1 where the target's logit is the highest, the logits' mean; fp32 inside. target < 0: all but lse are 0. Any output may be absent.
 // Backward: dlogits = dlogp ([v = target] - exp(logits - lse)), rows of 0 where target < 0; may lie over logits.
 #include "kernels.h"
 
@@ -18,13 +18,13 @@ constexpr int64_t kRows = 4, kColumns = 4096;  // of a task; columns of a run of
 template <class T> void forward(const LogSoftmaxGather& a, Context& c, const T* logits) {
   const int64_t rows = a.targets.size(), columns = a.logits.last();
   const int32_t* targets = a.targets.as<int32_t>();
-  const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>()};
+  const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>(), a.mean.as<float>(), columns};
   c.parallel((rows + kRows - 1) / kRows, [&](int64_t task, int) {
     for (int64_t r = task * kRows, end = std::min(rows, r + kRows); r < end; ++r) {
       const T* x = logits + r * columns;
       Part total;
       for (int64_t i = 0; i < columns; i += kColumns)
-        join(total, part_of(x + i, std::min(kColumns, columns - i), out.entropy != nullptr));
+        join(total, part_of(x + i, std::min(kColumns, columns - i), out.entropy != nullptr, out.mean != nullptr));
       const int32_t t = targets[r];
       const bool scored = t >= 0 && t < columns;
       out.write(r, scored, scored ? get(x + t) : 0.0f, total);

@@ -131,7 +131,7 @@ struct Less {
 
 struct LinearLogprob {
   Tensor hidden, weight, targets;
-  Tensor logp, lse, entropy, hit;  // out
+  Tensor logp, lse, entropy, hit, mean;  // out
 };
 
 struct Log {
@@ -146,7 +146,7 @@ struct LogSigmoid {
 
 struct LogSoftmaxGather {
   Tensor logits, targets;
-  Tensor logp, lse, entropy, hit;  // out
+  Tensor logp, lse, entropy, hit, mean;  // out
 };
 
 struct LogSoftmaxGatherBackward {
@@ -296,7 +296,7 @@ struct SwigluBackward {
   X(40, swiglu_backward, SwigluBackward)
 
 // A program made for another table is refused.
-constexpr uint32_t kTableHash = 3842424804u;
+constexpr uint32_t kTableHash = 3967926756u;
 
 struct OpInfo {
   const char* name;
@@ -325,10 +325,10 @@ constexpr OpInfo kOps[] = {
     {"index_transpose", 1, 0, 3, ""},
     {"iota", 0, 0, 1, ""},
     {"less", 2, 0, 1, ""},
-    {"linear_logprob", 3, 0, 4, ""},
+    {"linear_logprob", 3, 0, 5, ""},
     {"log", 1, 0, 1, ""},
     {"log_sigmoid", 1, 0, 1, ""},
-    {"log_softmax_gather", 2, 0, 4, ""},
+    {"log_softmax_gather", 2, 0, 5, ""},
     {"log_softmax_gather_backward", 2, 2, 1, ""},
     {"max", 2, 0, 1, ""},
     {"mul", 2, 0, 1, ""},

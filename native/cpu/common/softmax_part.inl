@@ -8,17 +8,23 @@ struct Part {
   float high = -__builtin_inff();  // highest logit
   double sum = 0;                  // of e = exp(logit - high)
   double weighted = 0;             // of e (logit - high): for the entropy
+  double plain = 0;                // of the logits: for their mean
 };
 
-template <class T> Part part_of(const T* x, int64_t n, bool entropy) {
+template <class T> Part part_of(const T* x, int64_t n, bool entropy, bool mean) {
   constexpr int N = 4;
   const V lowest = set(-__builtin_inff());
-  V high[N] = {lowest, lowest, lowest, lowest};
+  V high[N] = {lowest, lowest, lowest, lowest}, plain[N] = {zero(), zero(), zero(), zero()};
+  auto look = [&](int v, V logit, auto m) {
+    high[v] = max(mask_in(logit, lowest, m), high[v]);  // NaN leaves it as it is
+    if (mean) plain[v] = plain[v] + mask_in(logit, zero(), m);
+  };
   int64_t i = 0;
   for (; i + N * V::W <= n; i += N * V::W)
-    for (int v = 0; v < N; ++v) high[v] = max(load(x + i + v * V::W), high[v]);  // NaN leaves it as it is
-  lanes(n - i, [&](int64_t k, auto m) { high[0] = max(mask_in(load(x + i + k, m), lowest, m), high[0]); });
+    for (int v = 0; v < N; ++v) look(v, load(x + i + v * V::W), All{});
+  lanes(n - i, [&](int64_t k, auto m) { look(0, load(x + i + k, m), m); });
   Part p;
+  p.plain = ISA::sum((plain[0] + plain[1]) + (plain[2] + plain[3]));
   p.high = highest(max(max(high[0], high[1]), max(high[2], high[3])));
   const V base = set(p.high == -__builtin_inff() ? 0.0f : p.high), floor = set(-200.0f);
   V sum[N] = {zero(), zero(), zero(), zero()}, weighted = zero();
@@ -36,10 +42,11 @@ template <class T> Part part_of(const T* x, int64_t n, bool entropy) {
 }
 
 void join(Part& total, const Part& p) {
+  const double plain = total.plain + p.plain;
   if (!(p.high <= total.high)) {
     const double shift = static_cast<double>(total.high) - p.high, s = std::exp(shift);
     if (total.high > -__builtin_inff()) total.weighted += shift * total.sum;
-    total = {p.high, total.sum * s + p.sum, total.weighted * s + p.weighted};
+    total = {p.high, total.sum * s + p.sum, total.weighted * s + p.weighted, 0};
   } else if (p.high > -__builtin_inff()) {
     const double shift = static_cast<double>(p.high) - total.high, s = std::exp(shift);
     total.sum += s * p.sum;
@@ -48,10 +55,12 @@ void join(Part& total, const Part& p) {
     total.sum += p.sum;
     total.weighted += p.weighted;
   }
+  total.plain = plain;
 }
 
 struct RowOutputs {
-  float *logp, *lse, *entropy, *hit;  // any may be null
+  float *logp, *lse, *entropy, *hit, *mean;  // any may be null
+  int64_t columns;
 
   void write(int64_t row, bool scored, float logit, const Part& total) const {
     const double log_sum = std::log(total.sum);
@@ -59,6 +68,7 @@ struct RowOutputs {
     if (logp) logp[row] = scored ? static_cast<float>(static_cast<double>(logit) - total.high - log_sum) : 0.0f;
     if (entropy) entropy[row] = scored ? static_cast<float>(log_sum - total.weighted / total.sum) : 0.0f;
     if (hit) hit[row] = scored && logit >= total.high ? 1.0f : 0.0f;
+    if (mean) mean[row] = scored ? static_cast<float>(total.plain / static_cast<double>(columns)) : 0.0f;
   }
 };
 
