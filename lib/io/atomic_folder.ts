@@ -1,10 +1,10 @@
-// Folders that appear whole or not at all: written under a temporary name, synced, renamed. A temporary name says which process owns it, so
+// Files and folders that appear whole or not at all: written under a temporary name, synced, renamed. A temporary name says which process owns it, so
 // that leftovers of a killed one can be told from another's work.
 import { randomBytes } from "node:crypto";
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { errorCode } from "./json.ts";
-import { sync, writing } from "./write.ts";
+import { sync, writeText, writing } from "./write.ts";
 
 const temporary = /^(.+)\.tmp-(\d+)-(\d+)-[0-9a-f]{8}$/;
 
@@ -16,6 +16,19 @@ export function temporaryName(path: string): string {
 // Seconds since 1970. Process ids repeat (in a container often at once), start times hardly.
 function processStart(): number {
   return Math.round(Date.now() / 1000 - process.uptime());
+}
+
+/** Writes a file that is never seen half-written. Throws WriteError, with an older file of that name intact. */
+export async function writeWhole(path: string, text: string): Promise<void> {
+  const draft = temporaryName(path);
+  try {
+    await writeText(draft, text);
+    await sync(draft);
+    await writing(path, () => rename(draft, path));
+  } catch (error) {
+    await rm(draft, { force: true }).catch(() => undefined);
+    throw error;
+  }
 }
 
 /**

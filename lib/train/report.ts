@@ -1,10 +1,9 @@
 // report.html of a run folder: curves, figures, configuration and samples on one page that needs no network and no server.
 
-import { randomBytes } from "node:crypto";
-import { readFile, rename, rm } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, join, resolve } from "node:path";
-import { writeText, writing } from "../io/write.ts";
+import { writeWhole } from "../io/atomic_folder.ts";
 import { parseRunFile } from "./config_file.ts";
 import { renderReport } from "./report_page.ts";
 import type { ReportData } from "./report_page.ts";
@@ -21,15 +20,7 @@ const MAX_SAMPLES = 200;
  */
 export async function writeReport(dir: string): Promise<void> {
   const html = renderReport(await reportData(dir), await plotFiles());
-  const path = join(dir, "report.html");
-  const temporary = `${path}.tmp-${process.pid}-${randomBytes(4).toString("hex")}`;
-  try {
-    await writeText(temporary, html);
-    await writing(path, () => rename(temporary, path));
-  } catch (error) {
-    await rm(temporary, { force: true }).catch(() => {});
-    throw error;
-  }
+  await writeWhole(join(dir, "report.html"), html);
 }
 
 async function reportData(dir: string): Promise<ReportData> {

@@ -2,11 +2,11 @@
 import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { ConfigError } from "../errors.ts";
-import { removeDeadTemporaries } from "../io/atomic_folder.ts";
+import { removeDeadTemporaries, writeWhole } from "../io/atomic_folder.ts";
 import { newestCheckpoint, pruneCheckpoints, type Checkpoint } from "../io/checkpoint.ts";
 import { hashText } from "../io/hash.ts";
 import { JsonlWriter, truncateToStep } from "../io/jsonl_writer.ts";
-import { ensureWritableFolder, writeText } from "../io/write.ts";
+import { ensureWritableFolder } from "../io/write.ts";
 import { today } from "../data/dataset.ts";
 import { resolveConfig, type RunConfig, type Task } from "./config.ts";
 import { readRunFile } from "./config_file.ts";
@@ -26,6 +26,7 @@ export async function runTraining(task: Task, given: RunConfig, hooks: RunHooks)
   const config = await settled(task, given);
   const folder = await openFolder(task, config, hooks);
   if (folder.finished) {
+    if (!(await exists(join(config.outputDir, "report.html")))) await writeReport(config.outputDir); // killed just before it
     hooks.log(`${config.outputDir} holds a finished run: nothing to do`);
     return folder.finished;
   }
@@ -159,7 +160,7 @@ async function openFolder(task: Task, config: RunConfig, hooks: Hooks): Promise<
     return { checkpoint, configHash, finished: null };
   }
   await mkdir(dir, { recursive: true });
-  await writeText(file, text);
+  await writeWhole(file, text);
   return { checkpoint: null, configHash, finished: null };
 }
 
