@@ -33,7 +33,7 @@ export interface LoadedModel {
 /** Open a session and describe the model in it; weights are read once a program has named them. */
 export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedModel> {
   const model = await openModel(dir);
-  const session = Session.create({ device: o.device, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
+  const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
   const list = parameters(model.config);
   const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
   return { session, model, parameters: list, spec };

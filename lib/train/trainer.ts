@@ -25,7 +25,7 @@ export interface Hooks {
 export type StepMetrics = { readonly step: number } & Readonly<Record<string, number>>;
 
 /** Micro-batches of about this many tokens cost no speed and keep activations small. */
-const USUAL_TOKENS = 1024;
+const USUAL_TOKENS = 640;
 
 export class Trainer {
   readonly task: Task;

@@ -71,7 +71,7 @@ void pack(const Gemm& g, const Shape& s, Context& c, int64_t p0, int64_t p1, int
 void multiply(const Gemm& g, const Shape& s, Context& c, int64_t p0, int64_t p1, int64_t u0, int64_t u1, const char* b) {
   const GemmCore& core = s.core;
   const int64_t per_block = s.ta ? (s.tiles >= 256 ? 8 : 2) : std::max<int64_t>(1, 112 / core.rows);
-  const int64_t rows = up(s.tiles, s.ta ? std::max<int64_t>(per_block * 14 / core.rows, 1) : per_block);
+  const int64_t rows = up(s.tiles, s.ta ? std::max<int64_t>(per_block * (core.rows < 14 ? 28 : 14) / core.rows, 1) : per_block);
   const int64_t most = s.ta ? 64 : 12 * 32 / core.columns;
   const int64_t groups = std::min(p1 - p0, std::max(up(p1 - p0, most), up(8, rows)));
   const int64_t a_width = attune::width(g.a.dtype), y_width = attune::width(g.y.dtype);

@@ -62,6 +62,10 @@ void tile(const void* a_, int64_t stride, const void* panel, int64_t units, cons
       sum[r][0] = Op::multiply_add(x, b0, sum[r][0]);
       sum[r][1] = Op::multiply_add(x, b1, sum[r][1]);
     }
+#if ATTUNE_LEVEL == 1  // 15 of 16 registers are in use: steps that overlap would spill a sum
+#pragma GCC unroll 16
+    for (int r = 0; r < R; ++r) asm("" : "+x"(sum[r][0].v), "+x"(sum[r][1].v));
+#endif
   };
   const int64_t next = kByK ? stride : 1;
   auto advance = [&](int64_t steps) ATTUNE_LAMBDA {
@@ -165,102 +169,144 @@ void copy_a(const void* src_, int64_t stride, int64_t k, int64_t rows, void* dst
   }
 }
 
-#if ATTUNE_LEVEL >= 2
-// The same with whole vectors, for operands that stay what they are: 32-bit units of one fp32 or two bf16.
-// Values are loaded under masks of `kPair * 16` lanes, so that what lies beyond the matrix reads as 0.
-template <int kPair> ATTUNE_INLINE __m512i load_units(const char* p, int64_t values) {
-  if constexpr (kPair == 1)
-    return _mm512_maskz_loadu_epi32(values >= 16 ? 0xffff : (1u << values) - 1, p);
-  else
-    return _mm512_maskz_loadu_epi16(values >= 32 ? ~0u : (1u << values) - 1, p);
+#if ATTUNE_LEVEL >= 1
+// The same with whole vectors. W x W units: r[i] becomes column i.
+#if ATTUNE_LEVEL == 1
+ATTUNE_INLINE void transpose(V* r) {
+  __m256 t[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = _mm256_unpacklo_ps(r[i].v, r[i + 1].v);
+    t[i + 1] = _mm256_unpackhi_ps(r[i].v, r[i + 1].v);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {  // 128-bit lane q of r[i + j]: rows i ... i + 3 of column 4 q + j
+    r[i].v = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
+    r[i + 1].v = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
+    r[i + 2].v = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
+    r[i + 3].v = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    t[i] = _mm256_permute2f128_ps(r[i].v, r[i + 4].v, 0x20);
+    t[i + 4] = _mm256_permute2f128_ps(r[i].v, r[i + 4].v, 0x31);
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i) r[i].v = t[i];
 }
-
-// 16 x 16 units: r[i] becomes column i.
-ATTUNE_INLINE void transpose(__m512i* r) {
-  __m512i t[16];
+#else
+ATTUNE_INLINE void transpose(V* r) {
+  __m512i t[16], s[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) s[i] = _mm512_castps_si512(r[i].v);
 #pragma GCC unroll 8
   for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    t[i] = _mm512_unpacklo_epi32(s[i], s[i + 1]);
+    t[i + 1] = _mm512_unpackhi_epi32(s[i], s[i + 1]);
   }
 #pragma GCC unroll 4
   for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    s[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+    s[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+    s[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+    s[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {  // r[4 j + i]: 128-bit lane q holds rows 4 j ... 4 j + 3 of column 4 q + i
-    const __m512i a = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88), b = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    const __m512i c = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd), d = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+  for (int i = 0; i < 4; ++i) {  // s[4 j + i]: 128-bit lane q holds rows 4 j ... 4 j + 3 of column 4 q + i
+    const __m512i a = _mm512_shuffle_i32x4(s[i], s[i + 4], 0x88), b = _mm512_shuffle_i32x4(s[i + 8], s[i + 12], 0x88);
+    const __m512i c = _mm512_shuffle_i32x4(s[i], s[i + 4], 0xdd), d = _mm512_shuffle_i32x4(s[i + 8], s[i + 12], 0xdd);
     t[i] = _mm512_shuffle_i32x4(a, b, 0x88);
     t[i + 8] = _mm512_shuffle_i32x4(a, b, 0xdd);
     t[i + 4] = _mm512_shuffle_i32x4(c, d, 0x88);
     t[i + 12] = _mm512_shuffle_i32x4(c, d, 0xdd);
   }
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) r[i] = t[i];
+  for (int i = 0; i < 16; ++i) r[i].v = _mm512_castsi512_ps(t[i]);
 }
+#endif
 
-template <int kPair> void fast_b_t(const void* src, int64_t stride, int64_t k, int columns, void* panel) {
-  constexpr int kBytes = 4 / kPair;
+// What a unit is and how W of them are loaded; values beyond `values` read as 0.
+template <class T> struct One {  // one fp32 of a T
+  static constexpr int kPair = 1;
+  static ATTUNE_INLINE V load_units(const void* p, int64_t values) {
+    const T* from = static_cast<const T*>(p);
+    return values >= V::W ? load(from) : load(from, Some{values});
+  }
+};
+#if ATTUNE_LEVEL >= 3
+struct Two {  // two bf16
+  static constexpr int kPair = 2;
+  static ATTUNE_INLINE V load_units(const void* p, int64_t values) {
+    return {_mm512_castsi512_ps(_mm512_maskz_loadu_epi16(values >= 32 ? ~0u : (1u << values) - 1, p))};
+  }
+};
+#endif
+
+template <class T, class Units> void fast_b_t(const void* src, int64_t stride, int64_t k, int columns, void* panel) {
+  constexpr int kPair = Units::kPair;
   const int64_t units = (k + kPair - 1) / kPair;
-  for (int half = 0; half < kColumns; half += 16)
-    for (int64_t u = 0; u < units; u += 16) {
-      __m512i r[16];
+  for (int half = 0; half < kColumns; half += V::W)
+    for (int64_t u = 0; u < units; u += V::W) {
+      V r[V::W];
 #pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j)
-        r[j] = half + j < columns
-                   ? load_units<kPair>(static_cast<const char*>(src) + ((half + j) * stride + u * kPair) * kBytes, k - u * kPair)
-                   : _mm512_setzero_si512();
+      for (int j = 0; j < V::W; ++j)
+        r[j] = half + j < columns ? Units::load_units(static_cast<const T*>(src) + (half + j) * stride + u * kPair, k - u * kPair)
+                                  : zero();
       transpose(r);
       float* to = static_cast<float*>(panel) + u * kColumns + half;
 #pragma GCC unroll 16
-      for (int j = 0; j < 16; ++j)
-        if (u + j < units) _mm512_storeu_si512(to + j * kColumns, r[j]);
+      for (int j = 0; j < V::W; ++j)
+        if (u + j < units) store(to + j * kColumns, r[j]);
     }
 }
 
-template <int kPair> void fast_b(const void* src_, int64_t stride, int64_t k, int columns, void* panel) {
+template <class T> void fast_b(const void* src_, int64_t stride, int64_t k, int columns, void* panel) {
+  float* to = static_cast<float*>(panel);
+  const T* src = static_cast<const T*>(src_);
+  for (int64_t u = 0; u < k; ++u, to += kColumns, src += stride)
+#pragma GCC unroll 2
+    for (int j = 0; j < kColumns; j += V::W)
+      store(to + j, j < columns ? One<T>::load_units(src + j, columns - j) : zero());
+}
+
+// Whole vectors at steps of `tile` units, ascending: what one store writes too much, the next one covers. Whole vectors are
+// loaded too wherever another row follows, which then holds what is read beyond the tile.
+template <class T> void fast_a(const void* src_, int64_t stride, int64_t k, int rows, int tile, void* dst) {
+  float* to = static_cast<float*>(dst);
+  const T* src = static_cast<const T*>(src_);
+  const int64_t whole = stride >= V::W ? k - 1 : 0;
+  for (int64_t i = 0; i < k; ++i, to += tile, src += stride) store(to, i < whole ? load(src) : One<T>::load_units(src, rows));
+}
+
+#if ATTUNE_LEVEL >= 3
+void fast_b_pairs(const void* src_, int64_t stride, int64_t k, int columns, void* panel) {
   float* to = static_cast<float*>(panel);
   const char* src = static_cast<const char*>(src_);
-  if constexpr (kPair == 1) {
-    for (int64_t u = 0; u < k; ++u, to += kColumns, src += stride * 4) {
-      _mm512_storeu_si512(to, load_units<1>(src, columns));
-      _mm512_storeu_si512(to + 16, columns > 16 ? load_units<1>(src + 64, columns - 16) : _mm512_setzero_si512());
-    }
-  } else {
-    alignas(64) uint16_t low[32], high[32];  // value j of the even row, then of the odd row
-    for (int j = 0; j < 16; ++j) {
-      low[2 * j] = static_cast<uint16_t>(j), low[2 * j + 1] = static_cast<uint16_t>(32 + j);
-      high[2 * j] = static_cast<uint16_t>(16 + j), high[2 * j + 1] = static_cast<uint16_t>(48 + j);
-    }
-    const __m512i first = _mm512_load_si512(low), second = _mm512_load_si512(high);
-    for (int64_t i = 0; i < k; i += 2, to += kColumns, src += stride * 4) {
-      const __m512i even = load_units<2>(src, columns);
-      const __m512i odd = i + 1 < k ? load_units<2>(src + stride * 2, columns) : _mm512_setzero_si512();
-      _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, first, odd));
-      _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, second, odd));
-    }
+  alignas(64) uint16_t low[32], high[32];  // value j of the even row, then of the odd row
+  for (int j = 0; j < 16; ++j) {
+    low[2 * j] = static_cast<uint16_t>(j), low[2 * j + 1] = static_cast<uint16_t>(32 + j);
+    high[2 * j] = static_cast<uint16_t>(16 + j), high[2 * j + 1] = static_cast<uint16_t>(48 + j);
+  }
+  const __m512i first = _mm512_load_si512(low), second = _mm512_load_si512(high);
+  for (int64_t i = 0; i < k; i += 2, to += kColumns, src += stride * 4) {
+    const __m512i even = _mm512_castps_si512(Two::load_units(src, columns).v);
+    const __m512i odd = i + 1 < k ? _mm512_castps_si512(Two::load_units(src + stride * 2, columns).v) : _mm512_setzero_si512();
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi16(even, first, odd));
+    _mm512_storeu_si512(to + 16, _mm512_permutex2var_epi16(even, second, odd));
   }
 }
 
-// Whole vectors at steps of `tile` units, ascending: what one store writes too much, the next one covers.
-template <int kPair> void fast_a(const void* src_, int64_t stride, int64_t k, int rows, int tile, void* dst) {
+void fast_a_pairs(const void* src_, int64_t stride, int64_t k, int rows, int tile, void* dst) {
   float* to = static_cast<float*>(dst);
   const char* src = static_cast<const char*>(src_);
-  for (int64_t i = 0; i < k; i += kPair, to += tile, src += stride * 4) {
-    if constexpr (kPair == 1) {
-      _mm512_storeu_si512(to, load_units<1>(src, rows));
-    } else {
-      const __mmask16 m = static_cast<__mmask16>((1u << rows) - 1);
-      const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, src));
-      const __m256i odd = i + 1 < k ? _mm256_maskz_loadu_epi16(m, src + stride * 2) : _mm256_setzero_si256();
-      _mm512_storeu_si512(to, _mm512_or_si512(even, _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
-    }
+  const __mmask16 m = static_cast<__mmask16>((1u << rows) - 1);
+  for (int64_t i = 0; i < k; i += 2, to += tile, src += stride * 4) {
+    const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(m, src));
+    const __m256i odd = i + 1 < k ? _mm256_maskz_loadu_epi16(m, src + stride * 2) : _mm256_setzero_si256();
+    _mm512_storeu_si512(to, _mm512_or_si512(even, _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16)));
   }
 }
+#endif
 #endif
 
 template <class Op, class T, class E, int kPair> const GemmCore& core() {
@@ -277,11 +323,18 @@ template <class Op, class T, class E, int kPair> const GemmCore& core() {
     g.pack_b_t = pack_b_t<T, E, kPair>;
     g.pack_b = pack_b<T, E, kPair>;
     g.pack_a = pack_a<T, E, kPair>;
-#if ATTUNE_LEVEL >= 2
-    if constexpr (std::is_same_v<E, T>) {
-      g.pack_b_t = fast_b_t<kPair>;
-      g.pack_b = fast_b<kPair>;
-      g.pack_a = fast_a<kPair>;
+#if ATTUNE_LEVEL >= 3
+    if constexpr (kPair == 2) {
+      g.pack_b_t = fast_b_t<T, Two>;
+      g.pack_b = fast_b_pairs;
+      g.pack_a = fast_a_pairs;
+    }
+#endif
+#if ATTUNE_LEVEL >= 1
+    if constexpr (kPair == 1) {
+      g.pack_b_t = fast_b_t<T, One<T>>;
+      g.pack_b = fast_b<T>;
+      g.pack_a = fast_a<T>;
     }
 #endif
     return g;
