@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { parameters, parseConfig, type TransformerConfig } from "#lib/models/config.js";
+import { respell } from "./respell.ts";
 
 type Json = Record<string, any>;
 interface Case {
@@ -14,20 +15,6 @@ interface Case {
 }
 const recorded = JSON.parse(readFileSync(new URL("../fixtures/io/configs.json", import.meta.url), "utf8"));
 const cases = Object.entries(recorded.cases as Record<string, Case>);
-
-/** The spelling of transformers 4, from that of transformers 5. */
-function oldSpelling({ rope_parameters, dtype, layer_types, head_dim, ...rest }: Json): Json {
-  const { rope_theta, ...scaling } = rope_parameters;
-  const derived = rest["hidden_size"] / rest["num_attention_heads"];
-  return {
-    ...rest,
-    rope_theta,
-    rope_scaling: scaling.rope_type === "default" ? null : scaling,
-    torch_dtype: dtype,
-    ...(head_dim === undefined || (head_dim === derived && rest["model_type"] !== "qwen3") ? {} : { head_dim }),
-    ...(rest["use_sliding_window"] && layer_types ? { layer_types } : {}),
-  };
-}
 
 const mathematics = ({ unknownFields: _u, warnings: _w, dtype: _d, ...rest }: TransformerConfig) => rest;
 
@@ -57,7 +44,7 @@ describe.each(cases)("%s", (name, { config, transformers5, inv_freq, windows, te
   it("means the same in the other spelling", () => {
     const modern = transformers5 ?? config;
     expect(mathematics(parseConfig(modern, name))).toEqual(mathematics(parsed));
-    expect(mathematics(parseConfig(oldSpelling(modern), name))).toEqual(mathematics(parsed));
+    expect(mathematics(parseConfig(respell(modern), name))).toEqual(mathematics(parsed));
   });
 
   it("keeps every fused buffer as tall as its parts", () => {
