@@ -29,7 +29,6 @@ export const command: Command = {
       {
         signal: io.signal,
         onStage: (stage) => io.progress.update(stage),
-        log: (message) => io.note(message),
       },
     );
     for await (const { logps, logp } of rows) io.value({ logps: Array.from(logps), logp });

@@ -10,17 +10,19 @@ export interface ScoreOptions {
   readonly model: string;
   /** .jsonl or .json of {"input_ids"}, {"text"} or {"prompt", "completion"}. */
   readonly data: string;
-  readonly device: "auto" | "cpu" | "cuda";
-  readonly dtype: "float32" | "bfloat16" | null;
-  readonly threads: number | null;
-  /** Score the good rows, then throw; otherwise a bad row stops everything first. */
-  readonly skipInvalid: boolean;
-  readonly tokensPerBatch: number | null;
+  /** Default auto. */
+  readonly device?: "auto" | "cpu" | "cuda";
+  /** Default float32. */
+  readonly dtype?: "float32" | "bfloat16" | null;
+  /** Default: the cores this process may use. */
+  readonly threads?: number | null;
+  /** Score the good rows, then throw; by default a bad row stops everything first. */
+  readonly skipInvalid?: boolean;
+  readonly tokensPerBatch?: number | null;
 }
 export interface ScoreHooks {
-  readonly signal: AbortSignal;
-  onStage(stage: { name: string; done: number; total: number | null; unit?: string }): void;
-  log(message: string): void;
+  readonly signal?: AbortSignal;
+  onStage?(stage: { name: string; done: number; total: number | null; unit?: string }): void;
 }
 export interface Score {
   readonly row: number;
@@ -30,8 +32,8 @@ export interface Score {
 }
 
 /** Scores in the order of the rows. A bad row is a DataError with its line: before anything, or with skipInvalid after the rest. */
-export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks): AsyncGenerator<Score> {
-  const loaded = await loadModel(o.model, { device: o.device, dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
+export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks = {}): AsyncGenerator<Score> {
+  const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
   try {
     const { trees, bad } = await readTrees(o, loaded.model.config.vocabSize);
     if (bad && !o.skipInvalid) throw bad;
@@ -44,7 +46,7 @@ export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks): AsyncGener
       const part = trees.slice(from, from + GROUP);
       const scored = new Map<number, Float32Array>();
       for (const micro of packStep(part, { tokensPerBatch: tokens })) {
-        hooks.signal.throwIfAborted();
+        hooks.signal?.throwIfAborted();
         const { logp } = await scorer.score(micro, hooks.signal);
         spread(micro, logp, scored);
       }
@@ -52,7 +54,7 @@ export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks): AsyncGener
         const logps = scored.get(i) ?? new Float32Array(0);
         yield { row: tree.row, logps, logp: logps.reduce((a, b) => a + b, 0) };
       }
-      hooks.onStage({ name: "scoring", done: Math.min(from + GROUP, trees.length), total: trees.length, unit: "rows" });
+      hooks.onStage?.({ name: "scoring", done: Math.min(from + GROUP, trees.length), total: trees.length, unit: "rows" });
     }
     if (bad) throw bad;
   } finally {

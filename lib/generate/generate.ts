@@ -13,11 +13,16 @@ export type Prompt = string | readonly JsonObject[];
 
 export interface GeneratorOptions {
   readonly model: string;
-  readonly device: "auto" | "cpu" | "cuda";
-  readonly dtype: "float32" | "bfloat16" | null;
-  readonly threads: number | null;
-  readonly chatTemplatePath: string | null;
-  readonly chatTemplateDate: string | null;
+  /** Default auto. */
+  readonly device?: "auto" | "cpu" | "cuda";
+  /** Default float32. */
+  readonly dtype?: "float32" | "bfloat16" | null;
+  /** Default: the cores this process may use. */
+  readonly threads?: number | null;
+  /** Default: the model's own. */
+  readonly chatTemplatePath?: string | null;
+  /** What the template's strftime_now sees, as 2026-01-31. Default: today. */
+  readonly chatTemplateDate?: string | null;
 }
 export interface Sampling extends SampleOptions {
   readonly maxNewTokens: number;
@@ -44,12 +49,12 @@ export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
     completionOnlyLoss: null,
     specialTokensInContent: "warn",
     untrainedRows: "keep",
-    chatTemplatePath: o.chatTemplatePath,
+    chatTemplatePath: o.chatTemplatePath ?? null,
     chatTemplateDate: o.chatTemplateDate ?? today(),
     invalidRows: "error",
     vocabSize: null,
   });
-  const loaded = await loadModel(o.model, { device: o.device, dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
+  const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
   return new Generator(data, loaded);
 }
 

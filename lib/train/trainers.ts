@@ -46,9 +46,12 @@ class LibraryTrainer {
     await saveFinal(this.#trainer, dir);
   }
 
-  /** Free the session: memory and thread. */
-  [Symbol.asyncDispose](): Promise<void> {
+  /** Free the session: memory and thread. `await using` does it by itself. */
+  close(): Promise<void> {
     return this.#trainer[Symbol.asyncDispose]();
+  }
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }
 
