@@ -1,0 +1,103 @@
+// How long attune keeps Node's event loop from its work: the largest gap between two turns while a trainer is created, trains, saves
+// and generates, and what reading a file costs meanwhile against before.
+//
+//     node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--steps 10] [--threads N] [--json]
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { parseArgs } from "node:util";
+import { DPOTrainer, openGenerator, SFTTrainer } from "attune";
+
+const { values: o } = parseArgs({
+  options: {
+    model: { type: "string" },
+    dataset: { type: "string" },
+    task: { type: "string", default: "dpo" },
+    steps: { type: "string", default: "10" },
+    threads: { type: "string" },
+    json: { type: "boolean", default: false },
+  },
+});
+if (!o.model || !o.dataset) {
+  console.error("usage: node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--steps 10] [--threads N] [--json]");
+  process.exit(2);
+}
+
+const dir = mkdtempSync(join(tmpdir(), "attune-loop-"));
+process.env.XDG_CACHE_HOME = join(dir, "cache"); // nothing prepared beforehand
+const file = join(dir, "64k");
+writeFileSync(file, Buffer.alloc(1 << 16, 1));
+
+/** Measure one phase: a timer of 1 ms sees each gap, a reader times one read after another. */
+async function phase(name, work) {
+  let last = performance.now();
+  let gap = 0;
+  const tick = () => {
+    const now = performance.now();
+    gap = Math.max(gap, now - last);
+    last = now;
+  };
+  const timer = setInterval(tick, 1);
+  const reads = [];
+  let going = true;
+  const reader = (async () => {
+    while (going) {
+      const from = performance.now();
+      await readFile(file);
+      reads.push(performance.now() - from);
+      await sleep(2);
+    }
+  })();
+  const start = performance.now();
+  const result = await work();
+  const seconds = (performance.now() - start) / 1000;
+  await sleep(5);
+  tick();
+  going = false;
+  clearInterval(timer);
+  await reader;
+  reads.sort((a, b) => a - b);
+  return { result, row: { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length } };
+}
+
+const rows = [];
+const run = async (name, work) => {
+  const { result, row } = await phase(name, work);
+  rows.push(row);
+  return result;
+};
+
+try {
+  await sleep(200);
+  await run("nothing", () => sleep(3000));
+  const Trainer = o.task === "dpo" ? DPOTrainer : SFTTrainer;
+  const options = { model: o.model, dataset: o.dataset, batchSize: 4, maxLength: 512, maxSteps: Number(o.steps), invalidRows: "drop", ...(o.threads && { threads: Number(o.threads) }) };
+  const trainer = await run("create", () => Trainer.create(options));
+  await run("train", () => trainer.train());
+  await run("save", () => trainer.save(join(dir, "model")));
+  await trainer.close();
+  await run("generate", async () => {
+    await using_(await openGenerator({ model: join(dir, "model"), ...(o.threads && { threads: Number(o.threads) }) }), async (g) => {
+      for await (const _ of g.generate(["Once", "Is it"], { maxNewTokens: 64, temperature: 1, topK: 0, topP: 1, seed: 1 }));
+    });
+  });
+} finally {
+  rmSync(dir, { recursive: true, force: true });
+}
+
+/** `await using` for the Node that has none. */
+async function using_(resource, work) {
+  try {
+    await work(resource);
+  } finally {
+    await resource[Symbol.asyncDispose]();
+  }
+}
+
+if (o.json) console.log(JSON.stringify(rows));
+else
+  console.table(
+    rows.map((r) => ({ phase: r.phase, seconds: r.seconds.toFixed(1), "largest gap ms": r.largest_gap_ms.toFixed(1), "read p50 ms": r.read_p50_ms.toFixed(2), "read p99 ms": r.read_p99_ms.toFixed(2), "p99 / before": (r.read_p99_ms / rows[0].read_p99_ms).toFixed(1) })),
+  );
