@@ -1,17 +1,17 @@
 // Every example runs as its first lines say, on a few rows.
 import { execFile } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { initModel } from "#lib/io/init.js";
-// @ts-expect-error an example in plain JavaScript
-import { service } from "../../examples/service.mjs";
 
 const root = new URL("../..", import.meta.url).pathname;
 const recipe = join(root, "examples/quickstart");
+const { service } = (await import(join(root, "examples/service.mjs"))) as { service: () => Server };
 const dir = mkdtempSync(join(tmpdir(), "attune-examples-"));
 const model = join(dir, "model");
 const rows = (name: string): string => join(dir, `${name}.jsonl`);
