@@ -16,8 +16,8 @@ import { qkvRopeOp, ropeTableOp } from "./ops/rope.ts";
 import { segmentSumOp } from "./ops/segment.ts";
 import { swigluOp } from "./ops/swiglu.ts";
 import { compile } from "./passes/compile.ts";
-import { encode, encodeOne, tableHash } from "./program/encode.ts";
-import { loadAddon } from "./runtime/addon.ts";
+import { encode, tableHash } from "./program/encode.ts";
+import { scratchOf } from "./runtime/host.ts";
 import { Session } from "./runtime/session.ts";
 
 export type { DType } from "./ir/types.ts";
@@ -73,7 +73,7 @@ export async function run<I extends string, P extends string, O extends string>(
   });
   const session = Session.create({ device: options.device ?? "auto", tableHash: tableHash(), ...(options.threads && { threads: options.threads }) });
   try {
-    const program = await session.load(encode(compile(graph, (c) => loadAddon().scratch(session.device, encodeOne(c)))));
+    const program = await session.load(encode(compile(graph, scratchOf(session.device))));
     const out = await session.run(program, { inputs: Object.fromEntries(Object.entries(given).map(([k, t]) => [`inputs/${k}`, t.data])) });
     return Object.fromEntries([...types].map(([o, t]) => [o, tensor(check(out[`outputs/${o}`] as HostArray, t), t.shape as number[])])) as Record<O, Tensor>;
   } finally {

@@ -3,9 +3,10 @@ import { today } from "../data/dataset.ts";
 import { load } from "../data/pipeline.ts";
 import type { JsonObject } from "../data/json.ts";
 import { DataError } from "../errors.ts";
-import { compileFor, loadModel, loadProgram, readWeights, type LoadedModel } from "../train/engine.ts";
+import { compile } from "../train/compile.ts";
+import { loadModel, readWeights, type LoadedModel } from "../train/engine.ts";
 import type { LoadedProgram } from "../runtime/session.ts";
-import { decodeProgram, prefillProgram, type CacheSizes } from "./programs.ts";
+import type { CacheSizes } from "./programs.ts";
 import { sampleToken, type SampleOptions } from "./sample.ts";
 
 /** A text to go on from, or a conversation to answer. */
@@ -143,8 +144,8 @@ export class Generator {
     const room = up(Math.max(tokens, old?.tokens ?? 1));
     const { session, spec } = this.#loaded;
     if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
-    const prefill = await loadProgram(session, compileFor(session, prefillProgram(spec, sizes, room)));
-    const decode = await loadProgram(session, compileFor(session, decodeProgram(spec, sizes)));
+    const prefill = await session.load((await compile(session.device, "prefillProgram", spec, sizes, room)).bytes);
+    const decode = await session.load((await compile(session.device, "decodeProgram", spec, sizes)).bytes);
     if (!old) await readWeights(this.#loaded);
     this.#programs = { sizes, tokens: room, prefill, decode };
   }

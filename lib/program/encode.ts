@@ -67,7 +67,7 @@ class Writer {
     this.bytes.fill(0, this.at + raw.length, this.at + padded);
     this.at += padded;
   }
-  done(): Uint8Array {
+  done(): Uint8Array<ArrayBuffer> {
     return this.bytes.slice(0, this.at);
   }
 }
@@ -112,7 +112,7 @@ function opcodes(): (d: OpDef) => number {
   };
 }
 
-export function encode(p: Program): Uint8Array {
+export function encode(p: Program): Uint8Array<ArrayBuffer> {
   const w = new Writer();
   const names = [...p.buffers.keys()];
   const index = new Map(names.map((n, i) => [n, i]));

@@ -1,6 +1,6 @@
 // The flat program: what a device runs. Buffers by name, places in one arena, instructions in order.
 import type { OpDef } from "../ir/op.ts";
-import { bytes, show, type Capacity, type Type } from "../ir/types.ts";
+import { show, type Capacity, type Type } from "../ir/types.ts";
 
 /** Where a value lives: the arena (at `offset`), or a named buffer. */
 export interface Slot {
@@ -33,16 +33,6 @@ export interface Program {
 
 /** Buffers that belong to one program: their shapes follow its capacities. Everything else is shared by name in a session. */
 export const isPrivate = (name: string): boolean => name.startsWith("inputs/") || name.startsWith("outputs/");
-
-/** Bytes of the program's buffers by class (`weights`, `grads`, ...). */
-export function bufferBytes(buffers: ReadonlyMap<string, Type>): Map<string, number> {
-  const sums = new Map<string, number>();
-  for (const [name, t] of buffers) {
-    const cls = name.split("/")[0]!;
-    sums.set(cls, (sums.get(cls) ?? 0) + bytes(t));
-  }
-  return sums;
-}
 
 /** One line per instruction. */
 export function printProgram(p: Program): string {

@@ -5,13 +5,11 @@ import { openModel, weightReads } from "../io/model_folder.ts";
 import type { DType } from "../ir/types.ts";
 import "../ops/index.ts";
 import { parameters, type Parameter } from "../models/config.ts";
-import { clipFactor, normProgram, updateProgram, type AdamwOptions } from "../optim/adamw.ts";
-import { compile } from "../passes/compile.ts";
-import type { Plan } from "../passes/plan.ts";
-import { encode, encodeOne, tableHash } from "../program/encode.ts";
-import { loadAddon } from "../runtime/addon.ts";
+import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
+import { tableHash } from "../program/encode.ts";
 import { Session, type LoadedProgram } from "../runtime/session.ts";
-import { microStep, scoreProgram, type LossSpec, type ModelSpec, type Sizes } from "./programs.ts";
+import { compile, type Compiled } from "./compile.ts";
+import type { LossSpec, ModelSpec, Sizes } from "./programs.ts";
 
 export type OpenModel = Awaited<ReturnType<typeof openModel>>;
 export type Outputs = Record<string, Float32Array>;
@@ -37,16 +35,6 @@ export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedMo
   const list = parameters(model.config);
   const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
   return { session, model, parameters: list, spec };
-}
-
-/** Compile a traced graph for the session's device, asking that device for scratch. */
-export function compileFor(session: Session, graph: Parameters<typeof compile>[0]): Plan {
-  const addon = loadAddon();
-  return compile(graph, (c) => addon.scratch(session.device, encodeOne(c)));
-}
-
-export async function loadProgram(session: Session, plan: Plan): Promise<LoadedProgram> {
-  return session.load(encode(plan));
 }
 
 /** Fill weights/* from the model folder. */
@@ -98,22 +86,22 @@ export function cutHead(micro: MicroBatch, head: HeadPlan): Fed {
 export const tokenInputs = (m: MicroBatch): Record<string, Int32Array> => ({ "inputs/ids": m.ids, "inputs/pos": m.pos, "inputs/end": m.end });
 
 export interface TrainingPlans {
-  readonly micro: Plan;
-  readonly norm: Plan;
-  readonly update: Plan;
+  readonly micro: Compiled;
+  readonly norm: Compiled;
+  readonly update: Compiled;
 }
 
 /** Compile a run's forward, loss and backward. */
-export const compileMicro = ({ session, spec }: LoadedModel, head: HeadPlan, loss: LossSpec): Plan =>
-  compileFor(session, microStep(spec, head.sizes, loss, head.keepLogits));
+export const compileMicro = ({ session, spec }: LoadedModel, head: HeadPlan, loss: LossSpec): Promise<Compiled> =>
+  compile(session.device, "microStep", spec, head.sizes, loss, head.keepLogits);
 
 /** Compile the programs of a run; nothing is allocated. */
-export function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): TrainingPlans {
+export async function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): Promise<TrainingPlans> {
   const { session, spec, parameters } = loaded;
   return {
-    micro: compileMicro(loaded, head, loss),
-    norm: compileFor(session, normProgram(parameters)),
-    update: compileFor(session, updateProgram(parameters, spec.dtype, adam)),
+    micro: await compileMicro(loaded, head, loss),
+    norm: await compile(session.device, "normProgram", parameters),
+    update: await compile(session.device, "updateProgram", parameters, spec.dtype, adam),
   };
 }
 
@@ -121,16 +109,14 @@ export function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossS
 export class Engine {
   readonly loaded: LoadedModel;
   readonly head: HeadPlan;
-  readonly plans: TrainingPlans;
   /** Time every instruction; `timings` reads the sums. */
   profile = false;
   readonly #programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram };
   readonly #adam: AdamwOptions;
 
-  private constructor(loaded: LoadedModel, head: HeadPlan, plans: TrainingPlans, programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
+  private constructor(loaded: LoadedModel, head: HeadPlan, programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
     this.loaded = loaded;
     this.head = head;
-    this.plans = plans;
     this.#programs = programs;
     this.#adam = adam;
   }
@@ -139,11 +125,11 @@ export class Engine {
   static async create(loaded: LoadedModel, head: HeadPlan, plans: TrainingPlans, adam: AdamwOptions): Promise<Engine> {
     const { session } = loaded;
     const programs = {
-      micro: await loadProgram(session, plans.micro),
-      norm: await loadProgram(session, plans.norm),
-      update: await loadProgram(session, plans.update),
+      micro: await session.load(plans.micro.bytes),
+      norm: await session.load(plans.norm.bytes),
+      update: await session.load(plans.update.bytes),
     };
-    return new Engine(loaded, head, plans, programs, adam);
+    return new Engine(loaded, head, programs, adam);
   }
 
   /** Forward, loss and backward of one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
@@ -197,17 +183,16 @@ export class Engine {
 export class Scorer {
   readonly #session: Session;
   readonly #program: LoadedProgram;
-  readonly plan: Plan;
 
-  private constructor(session: Session, program: LoadedProgram, plan: Plan) {
+  private constructor(session: Session, program: LoadedProgram) {
     this.#session = session;
     this.#program = program;
-    this.plan = plan;
   }
 
   static async create(loaded: LoadedModel, sizes: { tokens: number; rows: number }): Promise<Scorer> {
-    const plan = compileFor(loaded.session, scoreProgram(loaded.spec, sizes));
-    return new Scorer(loaded.session, await loadProgram(loaded.session, plan), plan);
+    const { session, spec } = loaded;
+    const { bytes } = await compile(session.device, "scoreProgram", spec, sizes);
+    return new Scorer(session, await session.load(bytes));
   }
 
   /** Free the program; the weights stay. */

@@ -1,13 +1,10 @@
 // The memory that a run's programs need, to the byte, before any of it is taken; and the refusal of what does not fit.
 import { totalmem } from "node:os";
 import { OutOfMemoryError } from "../errors.ts";
-import type { Plan } from "../passes/plan.ts";
-import { bufferBytes, isPrivate } from "../program/program.ts";
-import { encode } from "../program/encode.ts";
 import { Session } from "../runtime/session.ts";
 import { formatBytes } from "./config_bytes.ts";
-import { compileFor, type LoadedModel } from "./engine.ts";
-import { scoreProgram } from "./programs.ts";
+import { compile, type Compiled } from "./compile.ts";
+import type { LoadedModel } from "./engine.ts";
 
 /** Bytes by kind, and their sum: all that a session takes. Node itself and the rows, about 100 MB, come on top. */
 export interface Memory {
@@ -25,11 +22,11 @@ export interface Memory {
 }
 
 /** What one session needs for these programs. They are loaded into a dry session, which counts as a real one does. */
-export async function memoryOf(on: { readonly device: string; readonly threads: number }, plans: readonly Plan[]): Promise<Memory> {
+export async function memoryOf(on: { readonly device: string; readonly threads: number }, plans: readonly Compiled[]): Promise<Memory> {
   await using dry = Session.create({ device: on.device as "cpu", threads: on.threads, dry: true });
-  for (const p of plans) await dry.load(encode(p));
-  const shared = bufferBytes(new Map(plans.flatMap((p) => [...p.buffers].filter(([name]) => !isPrivate(name)))));
-  const named = { weights_bytes: shared.get("weights") ?? 0, gradients_bytes: shared.get("grads") ?? 0, optimizer_bytes: shared.get("optimizer") ?? 0 };
+  for (const p of plans) await dry.load(p.bytes);
+  const of = (cls: string): number => dry.buffers().reduce((n, b) => n + (b.name.startsWith(cls) ? b.bytes : 0), 0);
+  const named = { weights_bytes: of("weights/"), gradients_bytes: of("grads/"), optimizer_bytes: of("optimizer/") };
   return {
     weights_bytes: named.weights_bytes,
     packed_weights_bytes: dry.derivedBytes,
@@ -52,8 +49,8 @@ export interface ScoreSizes {
  * What a run needs at its peak: its programs, and the passes that score the reference first: in the same session, or (`reference` is
  * another model) in one of their own, which is closed before training takes its memory.
  */
-export async function memoryOfRun(loaded: LoadedModel, plans: readonly Plan[], scored: readonly ScoreSizes[], reference: LoadedModel = loaded): Promise<Memory> {
-  const scoring = scored.map((sizes) => compileFor(reference.session, scoreProgram(reference.spec, sizes)));
+export async function memoryOfRun(loaded: LoadedModel, plans: readonly Compiled[], scored: readonly ScoreSizes[], reference: LoadedModel = loaded): Promise<Memory> {
+  const scoring = await Promise.all(scored.map((sizes) => compile(reference.session.device, "scoreProgram", reference.spec, sizes)));
   if (reference === loaded) return memoryOf(loaded.session, [...plans, ...scoring]);
   const [training, before] = [await memoryOf(loaded.session, plans), await memoryOf(reference.session, scoring)];
   return { ...training, total_bytes: Math.max(training.total_bytes, before.total_bytes) };
@@ -79,31 +76,31 @@ function largest(memory: Memory): string {
 export interface Shrinking {
   readonly tokens: number;
   readonly longest: number;
-  activations(tokens: number): number;
+  activations(tokens: number): Promise<number>;
 }
 
 /** Why a run that needs more than `given` bytes (null: what the machine has) is refused, and what would fit; null where it fits. */
-export function refusal(memory: Memory, given: number | null, by: Shrinking): string | null {
+export async function refusal(memory: Memory, given: number | null, by: Shrinking): Promise<string | null> {
   const most = memoryLimit(given);
   if (memory.total_bytes <= most) return null;
   const what = `memory: the run must fit in ${formatBytes(most)} (${given === null ? "the machine's memory" : "memory_limit"}), it needs ${formatBytes(memory.total_bytes)}`;
-  return `${what}: ${largest(memory)} (${mend(most - (memory.total_bytes - memory.activations_bytes), by)})`;
+  return `${what}: ${largest(memory)} (${await mend(most - (memory.total_bytes - memory.activations_bytes), by)})`;
 }
 
 /** Throws OutOfMemoryError where there is such a refusal. */
-export function refuseIfTooLarge(memory: Memory, given: number | null, by: Shrinking): void {
-  const why = refusal(memory, given, by);
+export async function refuseIfTooLarge(memory: Memory, given: number | null, by: Shrinking): Promise<void> {
+  const why = await refusal(memory, given, by);
   if (why) throw new OutOfMemoryError(why);
 }
 
 /** What would fit in `room` bytes of activations: the largest capacity, halving, then by eighths. */
-function mend(room: number, { tokens, longest, activations }: Shrinking): string {
-  const fits = (t: number): boolean => activations(t) <= room;
+async function mend(room: number, { tokens, longest, activations }: Shrinking): Promise<string> {
+  const fits = async (t: number): Promise<boolean> => (await activations(t)) <= room;
   const smaller = "a smaller model or more memory is needed";
   if (room <= 0) return `its weights, gradients and optimiser alone take more: ${smaller}`;
   let most = Math.floor(tokens / 2);
-  while (most >= 16 && !fits(most)) most = Math.floor(most / 2);
+  while (most >= 16 && !(await fits(most))) most = Math.floor(most / 2);
   if (most < 16) return `no micro-batch of 16 tokens fits: ${smaller}`;
-  for (let step = Math.floor(most / 2), n = 0; n < 3; n++, step = Math.floor(step / 2)) if (fits(most + step)) most += step;
+  for (let step = Math.floor(most / 2), n = 0; n < 3; n++, step = Math.floor(step / 2)) if (await fits(most + step)) most += step;
   return most >= longest ? `tokens_per_batch: ${most} would fit` : `examples of at most ${most} tokens would fit, the longest has ${longest}: lower max_length`;
 }

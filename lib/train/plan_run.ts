@@ -1,11 +1,11 @@
 // What `attune plan` shows: the memory of a run before it starts, by kind, and the work of a step.
 import type { RunConfig, Task } from "./config.ts";
-import { compileFor, compileTraining, loadModel } from "./engine.ts";
+import { flops } from "./compile.ts";
+import { compileTraining, loadModel } from "./engine.ts";
 import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
-import { scoreProgram } from "./programs.ts";
 import { mostRows } from "./reference.ts";
 import { headOf, lossOf, otherReference, prepareData, sharesPrompt, shrinking, stepsOf, tokensPerBatch, type Hooks } from "./trainer.ts";
-import { flopsOf, flopsPerExample, measuredRate } from "./work.ts";
+import { flopsPerExample, measuredRate } from "./work.ts";
 
 /** A run's shape, memory and work. Nothing of the model is allocated and no weight is read. */
 export interface RunPlan extends Memory {
@@ -49,14 +49,18 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     const loss = lossOf(task, config);
     const head = headOf(loaded, trees, tokens, config, loss.kind);
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
-    const plans = compileTraining(loaded, head, loss, { beta1, beta2, eps, weightDecay });
+    const adam = { beta1, beta2, eps, weightDecay };
+    const plans = await compileTraining(loaded, head, loss, adam);
     const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
     const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
     const limit = memoryLimit(config.memoryLimit);
     const shared = sharesPrompt(config);
-    const scoring = scored.map((sizes) => compileFor(session, scoreProgram((other?.loaded ?? loaded).spec, sizes)));
-    const step = flopsPerExample(plans.micro, trees, shared, "rows.0") * Math.min(config.batchSize, trees.length) + flopsOf(plans.norm) + flopsOf(plans.update);
-    const reference = scoring.reduce((n, p) => n + flopsPerExample(p, trees, shared, "rows") * trees.length, 0);
+    const step =
+      (await flopsPerExample(trees, shared, "rows.0", "microStep", spec, head.sizes, loss, head.keepLogits)) * Math.min(config.batchSize, trees.length) +
+      (await flops([{}], "normProgram", parameters))[0]! +
+      (await flops([{}], "updateProgram", parameters, spec.dtype, adam))[0]!;
+    let reference = 0;
+    for (const sizes of scored) reference += (await flopsPerExample(trees, shared, "rows", "scoreProgram", (other?.loaded ?? loaded).spec, sizes)) * trees.length;
     const { flops_per_second, measured_by } = await measuredRate(loaded);
     const { total } = stepsOf(trees.length, config);
     return {
@@ -74,7 +78,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
       limit_bytes: limit,
       free_bytes: limit - memory.total_bytes,
       fits: memory.total_bytes <= limit,
-      refusal: refusal(memory, config.memoryLimit, shrinking(task, config, loaded, trees, tokens)),
+      refusal: await refusal(memory, config.memoryLimit, shrinking(task, config, loaded, trees, tokens)),
       activations_live_bytes: plans.micro.liveBytes,
       recomputed: head.keepLogits ? [] : ["logits"],
       flops_per_step: step,

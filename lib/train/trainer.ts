@@ -75,10 +75,10 @@ export class Trainer {
       const adam = { beta1, beta2, eps, weightDecay };
       const loss = lossOf(task, config);
       const head = headOf(loaded, trees, tokens, config, loss.kind);
-      const plans = compileTraining(loaded, head, loss, adam);
+      const plans = await compileTraining(loaded, head, loss, adam);
       const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
       await using other = await otherReference(config, machine);
-      refuseIfTooLarge(await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded), config.memoryLimit, shrinking(task, config, loaded, trees, tokens));
+      await refuseIfTooLarge(await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded), config.memoryLimit, shrinking(task, config, loaded, trees, tokens));
       const start = performance.now();
       const reference = task === "dpo" ? await scoreReference(config as DpoConfig, other?.loaded ?? loaded, data, tokens, hooks) : undefined;
       await other?.[Symbol.asyncDispose]();
@@ -207,7 +207,7 @@ export function headOf(loaded: LoadedModel, trees: TreeTable, tokens: number, co
 /** How the activations of this run would shrink. */
 export function shrinking(task: Task, config: RunConfig, loaded: LoadedModel, trees: TreeTable, tokens: number): Shrinking {
   const loss = lossOf(task, config);
-  const activations = (t: number): number => compileMicro(loaded, headOf(loaded, trees, t, config, loss.kind), loss).arenaBytes;
+  const activations = async (t: number): Promise<number> => (await compileMicro(loaded, headOf(loaded, trees, t, config, loss.kind), loss)).arenaBytes;
   return { tokens, longest: longestTree(trees, config).tokens, activations };
 }
 

@@ -7,10 +7,10 @@ import type { Tree } from "#lib/data/types.js";
 import { interpret } from "#lib/ir/interpret.js";
 import { size } from "#lib/ir/types.js";
 import { parameters, type TransformerConfig } from "#lib/models/config.js";
-import { lower } from "#lib/passes/compile.js";
+import { compile, lower } from "#lib/passes/compile.js";
 import { encode } from "#lib/program/encode.js";
+import { scratchOf } from "#lib/runtime/host.js";
 import { Session } from "#lib/runtime/session.js";
-import { compileFor } from "#lib/train/engine.js";
 import { microStep, type LossSpec, type ModelSpec, type Sizes } from "#lib/train/programs.js";
 import { normals, uniform } from "../ops/material.ts";
 
@@ -100,7 +100,7 @@ function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: Mi
 async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, threads = 2): Promise<Result> {
   const session = Session.create({ device: "cpu", threads });
   try {
-    const plan = compileFor(session, microStep(spec(config), s, loss, keep));
+    const plan = compile(microStep(spec(config), s, loss, keep), scratchOf(session.device));
     const program = await session.load(encode(plan));
     for (const [k, v] of weights(config)) await session.write(k, Float32Array.from(v));
     const total = { loss: 0, hits: 0, entropy: 0 };
