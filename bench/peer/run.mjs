@@ -1,6 +1,7 @@
 // attune beside TRL on this machine, in turns: the same rows, both warm, the peer in each of its dtypes.
 //   npm run bench:peer -- --python VENV/bin/python [--only sft|dpo|trees] [--repeats 5] [--steps 16] [--ours-only] [--json]
-// All of the peer's dtypes run once; its fastest goes on, and the least peak memory of all is what ours is held to.
+// All of the peer's dtypes run once; its fastest goes on, and the least peak memory of all is what ours is held to. One that takes
+// SLOW times as long as float32 (bfloat16 does where the CPU has no such product) is stopped and counted as far as it came.
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
@@ -13,6 +14,7 @@ const root = fileURLToPath(new URL("../..", import.meta.url));
 const here = (name) => join(root, "bench/peer", name);
 const DROPPED = 3; // steps: TRL's first ones run at about half speed
 const MOST = 16; // steps that a fixture's rows are enough for
+const SLOW = 2;
 
 class Refused extends Error {}
 const need = (ok, message) => {
@@ -30,10 +32,13 @@ const options = {
 };
 
 const run = promisify(execFile);
-/** The last line that a command prints, as JSON. */
-async function lastLine(command, args) {
-  const { stdout } = await run(command, args, { cwd: root, maxBuffer: 1 << 26 });
-  return JSON.parse(stdout.trim().split("\n").at(-1));
+/** The last whole line that a command prints, as JSON; of one stopped after `timeout` milliseconds too. */
+async function lastLine(command, args, timeout = 0) {
+  const { stdout } = await run(command, args, { cwd: root, maxBuffer: 1 << 26, timeout }).catch((error) => {
+    if (error.killed && error.stdout.includes("\n")) return error;
+    throw error;
+  });
+  return JSON.parse(stdout.slice(0, stdout.lastIndexOf("\n")).split("\n").at(-1));
 }
 
 async function checkPython(python) {
@@ -70,21 +75,25 @@ async function measure(side, task, dtype, o) {
   const [command, script] = side === "trl" ? [o.python, "trl_run.py"] : [process.execPath, "our_run.mjs"];
   const given = { task, dtype, steps: o.steps, batch: 4, "max-length": o.maxLength, "learning-rate": 1e-5 };
   const flags = Object.entries(given).flatMap(([k, v]) => [`--${k}`, String(v)]);
-  const r = await lastLine(command, [here(script), o.dir, ...flags, ...(o.more ?? [])]);
-  need(r.step_seconds.length === o.steps, `${side}: must make ${o.steps} steps, made ${r.step_seconds.length}`);
-  const step = median(r.step_seconds.slice(DROPPED));
+  const began = performance.now();
+  const r = await lastLine(command, [here(script), o.dir, ...flags, ...(o.more ?? [])], o.timeout);
+  const wall = performance.now() - began;
+  const made = r.step_seconds.length;
+  need(made === o.steps || o.timeout, `${side}: must make ${o.steps} steps, made ${made}`);
+  const step = median(r.step_seconds.slice(Math.min(DROPPED, made - 1)));
   const reference = r.epoch_steps ? r.reference_seconds / r.epoch_steps : 0; // TRL's is inside the step
-  const speed = r.tokens / o.steps / (step + reference);
-  console.error(`  ${task} ${side} ${dtype} ${o.more ?? ""}: ${step.toFixed(3)} + ${reference.toFixed(3)} s a step, ${speed.toFixed(0)} tokens/s, ${gib(r.peak_bytes)} GiB`);
-  return { ...r, side, dtype, step, reference, speed, policySpeed: r.tokens / o.steps / step };
+  const speed = r.tokens / made / (step + reference);
+  console.error(`  ${task} ${side} ${dtype} ${o.more ?? ""}: ${step.toFixed(3)} + ${reference.toFixed(3)} s a step, ${speed.toFixed(0)} tokens/s, ${gib(r.peak_bytes)} GiB${made < o.steps ? `; stopped after ${made} steps` : ""}`);
+  return { ...r, side, dtype, step, reference, speed, wall, made, policySpeed: r.tokens / made / step };
 }
 
 /** Medians over the runs of one side and dtype. */
-const summary = (runs, steps) => ({
+const summary = (runs) => ({
   side: runs[0].side,
   dtype: runs[0].dtype,
   runs: runs.length,
-  tokens_per_step: runs[0].tokens / steps,
+  steps: runs[0].made,
+  tokens_per_step: runs[0].tokens / runs[0].made,
   tokens_per_second: median(runs.map((r) => r.speed)),
   policy_tokens_per_second: median(runs.map((r) => r.policySpeed)),
   step_seconds: median(runs.map((r) => r.step)),
@@ -105,10 +114,13 @@ async function besideTrl(task, o) {
     const fastest = Object.keys(peer).toSorted((a, b) => peer[b][0]?.speed - peer[a][0]?.speed)[0];
     for (const [dtype, runs] of Object.entries(ours)) runs.push(await measure("attune", task, dtype, { ...o, dir, maxLength: 512 }));
     for (const [dtype, runs] of Object.entries(o.oursOnly ? {} : peer))
-      if (round === 0 || dtype === fastest) runs.push(await measure("trl", task, dtype, { ...o, dir, maxLength: 512 }));
+      if (round === 0 || dtype === fastest) {
+        const timeout = dtype === "float32" ? 0 : SLOW * Math.max(...peer.float32.map((r) => r.wall));
+        runs.push(await measure("trl", task, dtype, { ...o, dir, maxLength: 512, timeout }));
+      }
   }
-  const rows = [...Object.values(ours), ...Object.values(peer)].flatMap((runs) => (runs.length ? [summary(runs, o.steps)] : []));
-  const counts = [...new Set(rows.map((r) => r.tokens_per_step))];
+  const rows = [...Object.values(ours), ...Object.values(peer)].flatMap((runs) => (runs.length ? [summary(runs)] : []));
+  const counts = [...new Set(rows.filter((r) => r.steps === o.steps).map((r) => r.tokens_per_step))];
   need(counts.length === 1, `${task}: both sides must see the same tokens, got ${counts.join(" and ")} a step`);
   const trl = rows.filter((r) => r.side === "trl");
   if (trl.length === 0) return { task, rows };
@@ -126,7 +138,7 @@ async function trees(o) {
     on.push(await measure("attune", "dpo", "float32", { ...o, dir, maxLength: 2048 }));
     off.push(await measure("attune", "dpo", "float32", { ...o, dir, maxLength: 2048, more: ["--no-trees"] }));
   }
-  const [a, b] = [{ ...summary(on, o.steps), trees: true }, { ...summary(off, o.steps), trees: false }];
+  const [a, b] = [{ ...summary(on), trees: true }, { ...summary(off), trees: false }];
   const policy_ratio = a.policy_tokens_per_second / b.policy_tokens_per_second;
   return { task: "trees", rows: [a, b], ratio: a.tokens_per_second / b.tokens_per_second, policy_ratio };
 }
@@ -141,7 +153,7 @@ function print({ task, rows, ratio, policy_ratio }) {
     r.step_seconds.toFixed(3),
     r.reference_seconds ? r.reference_seconds.toFixed(3) : "",
     `${r.losses[0].toFixed(3)} .. ${r.losses.at(-1).toFixed(3)}`,
-    `${r.runs}`,
+    r.steps < MOST ? `${r.runs} of ${r.steps} steps` : `${r.runs}`,
   ]);
   printTable([task, "tokens/s", "x fastest", "peak GiB", "x least", "step s", "+ reference", "loss", "runs"], cells);
   if (ratio) console.log(`trees over no trees: ${ratio.toFixed(2)}x with the reference pass, ${policy_ratio.toFixed(2)}x the step alone`);

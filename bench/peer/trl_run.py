@@ -1,4 +1,4 @@
-"""TRL's side: train the first steps of one epoch and print one JSON line of seconds, tokens, losses and peak memory.
+"""TRL's side: train the first steps of one epoch; after each, print one JSON line of seconds, tokens, losses and peak memory so far.
 
     python trl_run.py FIXTURE --task dpo --dtype float32 --steps 16 --batch 4 --max-length 512
 
@@ -37,21 +37,37 @@ def load():
 
 
 class Clock(transformers.TrainerCallback):
-    """When each step began, and when the last one ended."""
+    """Seconds of each step; says after each where the run stands, so that a run cut short has said what it saw."""
 
     def __init__(self):
-        self.times = []
+        self.seconds = []
 
     def on_step_begin(self, *_, **__):
-        self.times.append(time.perf_counter())
+        self.began = time.perf_counter()
 
-    on_train_end = on_step_begin
+    def on_step_end(self, *_, **__):
+        self.seconds.append(time.perf_counter() - self.began)
+
+    def on_log(self, args, state, *_, **__):
+        report(self.seconds, [entry["loss"] for entry in state.log_history if "loss" in entry])
 
 
 def tokens_of(row):
     if args.task == "sft":
         return min(len(row["input_ids"]), args.max_length)
     return sum(min(len(row["prompt_ids"]) + len(row[side]), args.max_length) for side in ("chosen_ids", "rejected_ids"))
+
+
+def report(seconds, losses):
+    used = trainer.train_dataset.select(range(len(seconds) * args.batch))
+    print(json.dumps({
+        "step_seconds": seconds,
+        "tokens": sum(map(tokens_of, used)),
+        "losses": losses,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "trl", "transformers")},
+    }), flush=True)
 
 
 rows = datasets.load_dataset("json", data_files=f"{args.fixture}/{args.task}.jsonl", split="train")
@@ -68,14 +84,5 @@ with tempfile.TemporaryDirectory() as scratch:
     else:
         config = trl.DPOConfig(output_dir=scratch, beta=0.1, **options)
         trainer = trl.DPOTrainer(load(), ref_model=load(), args=config, **common)
+    trainer.remove_callback(transformers.PrinterCallback)  # stdout is ours
     trainer.train()
-
-used = trainer.train_dataset.select(range(args.steps * args.batch))
-print(json.dumps({
-    "step_seconds": [b - a for a, b in zip(clock.times, clock.times[1:])],
-    "tokens": sum(map(tokens_of, used)),
-    "losses": [entry["loss"] for entry in trainer.state.log_history if "loss" in entry],
-    "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-    "threads": torch.get_num_threads(),
-    "versions": {name: version(name) for name in ("torch", "trl", "transformers")},
-}))
