@@ -3,7 +3,8 @@
 // algorithm 2. tiling: each segment (document or tree) is cut into chunks of about kChunk rows. A task takes one chunk
 // of keys, one of queries of the same segment, and one kv head with all its query heads. Tasks run by distance between
 // the two chunks: 0 for all, then 1, ...; so at any time each row of dq, dk and dv has one owner, and its terms add up
-// in one order. No atomics, nothing computed twice.
+// in one order. No atomics, nothing computed twice. Where a long row would want more scratch than the budgets below, a
+// few query heads go at a time, and a range of keys, the last range first.
 #include "kernels.h"
 
 #include <algorithm>
@@ -22,6 +23,8 @@ namespace {
 
 constexpr int64_t kRows = 56;    // most query rows of a block
 constexpr int64_t kChunk = 320;  // about how many rows a chunk has
+constexpr int64_t kPackedBytes = 24 << 20;  // of one kv head's packed keys at a time
+constexpr int64_t kLowBytes = 24 << 20;     // of what bf16 outputs lose, for one kv head; more where one query head needs it
 
 struct Chunk {
   int32_t first, last;  // rows
@@ -39,7 +42,7 @@ struct BackwardPlan {
   Places at;
   Mask mask;
   Packed packed;
-  int64_t low_bytes;  // per head
+  int64_t low_bytes, group;  // of a kv head: what is kept for a group of so many of its query heads, and for dk and dv
   HeadGroups heads;
   Chunk* chunks;
   float* delta;  // (H, n): dy . y
@@ -55,13 +58,19 @@ struct BackwardPlan {
         most_panels(kChunk / core.columns + 3),
         at{static_cast<char*>(scratch)},
         mask(a, core.columns, at),
-        packed{&core, D, mask.panels, core.panels(D)},
-        low_bytes(a.q.dtype == DType::bf16 && n > kChunk ? n * (G + 2) * D * 2 : 0),
+        packed{&core, D, range(), core.panels(D)},
+        low_bytes(a.q.dtype == DType::bf16 && n > kChunk ? std::min(n * (G + 2), std::max(kLowBytes / (D * 2), n * 3)) * D * 2 : 0),
+        group(low_bytes ? std::min(G, low_bytes / (n * D * 2) - 2) : G),
         heads(K, head_bytes()),
         chunks(at.take<Chunk>(n)),
         delta(at.take<float>(H * n)),
         panels(at.take<char>(heads.bytes)) {}
 
+  // Panels of keys that are packed at a time.
+  int64_t range() const {
+    const int64_t each = 2 * core.panel_bytes(D) + core.panels(D) * core.panel_bytes(core.columns);
+    return std::min(mask.panels, std::max(most_panels, kPackedBytes / each));
+  }
   int64_t head_bytes() const { return 2 * packed.dims_bytes() + packed.keys_bytes() + low_bytes; }
   char* k_dims(int64_t head) const { return panels + head * head_bytes(); }
   char* v_dims(int64_t head) const { return k_dims(head) + packed.dims_bytes(); }
@@ -69,7 +78,7 @@ struct BackwardPlan {
   Lows lows(int64_t head) const {
     if (!low_bytes) return {};
     bf16* p = reinterpret_cast<bf16*>(k_keys(head) + packed.keys_bytes());
-    return {p, p + n * G * D, p + n * (G + 1) * D};
+    return {p, p + n * group * D, p + n * (group + 1) * D};
   }
 };
 
@@ -230,7 +239,7 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
       }
     bf16* low = plan.lows(head).dq;
     for (int64_t r = 0; r < rows; ++r)
-      add_to(a.dq.as<T>() + at + r * stride, low ? low + ((first + r) * plan.G + h % plan.G) * D : nullptr,
+      add_to(a.dq.as<T>() + at + r * stride, low ? low + ((first + r) * plan.group + h % plan.G % plan.group) * D : nullptr,
              w.dq + r * w.out_stride, D, set(static_cast<float>(a.scale)), diagonal);
   }
 
@@ -258,10 +267,10 @@ void block_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
   });
 }
 
-// One chunk of keys, the chunk of queries `distance` further on, one kv head of those packed.
+// One chunk of keys, the chunk of queries `distance` further on, one kv head of those packed, query heads of it from `g` on.
 template <class T, class E>
 void chunk_backward(const AttentionBackward& a, const BackwardPlan& plan, const Chunk* keys, int distance, int64_t kv,
-                    int64_t head, void* own) {
+                    int64_t head, int64_t g, void* own) {
   const int64_t columns = plan.core.columns, D = plan.D, first_panel = keys->first / columns,
                 end_panel = (keys->last - 1) / columns + 1;
   const Chunk queries = keys[distance];
@@ -269,14 +278,15 @@ void chunk_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
   const int64_t zeros = (end_panel - first_panel) * columns * w.out_stride;
   std::fill_n(w.dk, zeros, 0.0f);
   std::fill_n(w.dv, zeros, 0.0f);
-  bool any = distance == 0;
+  const bool begins = distance == 0 && g == 0;
+  bool any = begins;
   Visible seen;
   for (int64_t first = queries.first; first < queries.last; first += kRows) {
     const int64_t last = std::min<int64_t>(first + kRows, queries.last);
     seen.find(plan.mask, first, last, first_panel, std::min(end_panel, (last - 1) / columns + 1), Visible::kMost);
     if (!seen.count && distance > 0) continue;
     any = true;
-    for (int64_t h = kv * plan.G; h < (kv + 1) * plan.G; ++h)
+    for (int64_t h = kv * plan.G + g; h < kv * plan.G + std::min(plan.G, g + plan.group); ++h)
       block_backward<T, E>(a, plan, w, first, last, h, seen, first_panel, head, distance == 0);
   }
   if (!any) return;
@@ -285,8 +295,8 @@ void chunk_backward(const AttentionBackward& a, const BackwardPlan& plan, const 
     const int64_t from = (j - first_panel * columns) * w.out_stride, to = (j * plan.K + kv) * D;
     if (a.dk)
       add_to(a.dk.as<T>() + to, low.dk ? low.dk + j * D : nullptr, w.dk + from, D, set(static_cast<float>(a.scale)),
-             distance == 0);
-    if (a.dv) add_to(a.dv.as<T>() + to, low.dv ? low.dv + j * D : nullptr, w.dv + from, D, set(1.0f), distance == 0);
+             begins);
+    if (a.dv) add_to(a.dv.as<T>() + to, low.dv ? low.dv + j * D : nullptr, w.dv + from, D, set(1.0f), begins);
   }
 }
 
@@ -317,21 +327,31 @@ void backward(const AttentionBackward& a, Context& c) {
         plan.delta[h * plan.n + i] = sum_lanes(s);
       }
   });
-  const int64_t panels = plan.mask.panels;
+  const int64_t columns = plan.core.columns;
   for (int64_t kv = 0; kv < plan.K; kv += plan.heads.at_once) {
     const int64_t heads = std::min(plan.heads.at_once, plan.K - kv);
-    c.parallel(heads * panels, [&](int64_t task, int) {
-      const int64_t head = task / panels, panel = task % panels;
-      plan.packed.pack_dims(a.k, kv + head, panel, plan.k_dims(head));
-      plan.packed.pack_dims(a.v, kv + head, panel, plan.v_dims(head));
-      plan.packed.pack_keys(a.k, kv + head, panel, plan.mask, plan.k_keys(head));
-    });
-    for (int distance = 0; distance <= farthest; ++distance)
-      c.parallel(heads * count, [&](int64_t task, int thread) {
-        const int64_t chunk = task / heads, head = task % heads;
-        if (plan.chunks[chunk].after >= distance)
-          chunk_backward<T, E>(a, plan, plan.chunks + chunk, distance, kv + head, head, c.thread_scratch(thread));
-      });
+    for (int64_t g = 0; g < plan.G; g += plan.group)
+      for (int64_t end = count, from; end > 0; end = from) {  // chunks [from, end): queries meet their own chunk first
+        const int64_t last_panel = (plan.chunks[end - 1].last - 1) / columns;
+        auto first_panel = [&](int64_t chunk) { return plan.chunks[chunk].first / columns; };
+        from = end - 1;
+        while (from > 0 && last_panel - first_panel(from - 1) < plan.packed.panels) --from;
+        const bool packed = count == end && from == 0 && g > 0;  // by the group before
+        plan.packed.from = first_panel(from);
+        const int64_t panels = last_panel - plan.packed.from + 1;
+        c.parallel(packed ? 0 : heads * panels, [&](int64_t task, int) {
+          const int64_t head = task / panels, panel = plan.packed.from + task % panels;
+          plan.packed.pack_dims(a.k, kv + head, panel, plan.k_dims(head));
+          plan.packed.pack_dims(a.v, kv + head, panel, plan.v_dims(head));
+          plan.packed.pack_keys(a.k, kv + head, panel, plan.mask, plan.k_keys(head));
+        });
+        for (int distance = 0; distance <= farthest; ++distance)
+          c.parallel(heads * (end - from), [&](int64_t task, int thread) {
+            const int64_t chunk = from + task / heads, head = task % heads;
+            if (plan.chunks[chunk].after >= distance)
+              chunk_backward<T, E>(a, plan, plan.chunks + chunk, distance, kv + head, head, g, c.thread_scratch(thread));
+          });
+      }
   }
 }
 

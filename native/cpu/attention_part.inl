@@ -109,22 +109,23 @@ struct Visible {
 // Packed forms of the rows of one head of k or v, panel by panel.
 //   by_dims  B panels of x^T: [panel][units of D][columns], for products over D (scores, dy v^T)
 //   by_keys  B panels of x: [D / columns][units of all keys][columns], for products over keys (p v, ds k)
+// Of all panels, `panels` from number `from` on are there at a time.
 struct Packed {
   const GemmCore* core;
-  int64_t D, panels, dim_panels;
+  int64_t D, panels, dim_panels, from = 0;
 
   int64_t dims_bytes() const { return panels * core->panel_bytes(D); }
   int64_t keys_bytes() const { return dim_panels * panels * core->panel_bytes(core->columns); }
-  const char* by_dims(const char* base, int64_t panel) const { return base + panel * core->panel_bytes(D); }
+  const char* by_dims(const char* base, int64_t panel) const { return base + (panel - from) * core->panel_bytes(D); }
   const char* by_keys(const char* base, int64_t panel, int64_t dim_panel) const {
-    return base + (dim_panel * panels + panel) * core->panel_bytes(core->columns);
+    return base + (dim_panel * panels + panel - from) * core->panel_bytes(core->columns);
   }
 
   void pack_dims(const Tensor& x, int64_t head, int64_t panel, char* base) const {
     const int64_t stride = x.shape[1] * D, first = panel * core->columns,
                   rows = std::min<int64_t>(core->columns, x.shape[0] - first);
     core->pack_b_t(x.as<char>() + (first * stride + head * D) * width(x.dtype), stride, D, static_cast<int>(rows),
-                   base + panel * core->panel_bytes(D));
+                   base + (panel - from) * core->panel_bytes(D));
   }
 
   // Rows that nobody ever sees are packed as 0: whatever they hold, 0 times it must add nothing.
@@ -134,9 +135,9 @@ struct Packed {
     const int64_t value = core->widened ? 4 : width(x.dtype),
                   step = columns * core->pair;  // bytes of a value, values of a unit row
     for (int64_t p = 0; p < dim_panels; ++p) {
-      char* to = base + (p * panels + panel) * core->panel_bytes(columns);
-      const char* from = x.as<char>() + (first * stride + head * D + p * columns) * width(x.dtype);
-      core->pack_b(from, stride, rows, static_cast<int>(std::min(columns, D - p * columns)), to);
+      char* to = base + (p * panels + panel - from) * core->panel_bytes(columns);
+      const char* source = x.as<char>() + (first * stride + head * D + p * columns) * width(x.dtype);
+      core->pack_b(source, stride, rows, static_cast<int>(std::min(columns, D - p * columns)), to);
       std::memset(to + core->units(rows) * columns * 4, 0,
                   static_cast<size_t>((core->units(columns) - core->units(rows)) * columns * 4));
       for (int64_t r = 0; r < rows; ++r)
