@@ -36,6 +36,7 @@ function page(p: RunPlan): Record<string, unknown> {
       model: `${p.parameters.toLocaleString("en-US")} parameters in ${p.dtype}`,
       on: `${p.device}, ${p.threads} threads`,
       examples: p.examples,
+      ...(p.evaluations > 0 && { "evaluation examples": p.evaluation_examples }),
       "optimiser steps": p.steps,
       "micro-batch": `up to ${p.tokens_per_batch} tokens; the head takes ${p.head_rows} rows at a time`,
     },
@@ -55,6 +56,7 @@ function page(p: RunPlan): Record<string, unknown> {
     work: {
       "each step": `${(p.flops_per_step / 1e9).toPrecision(4)} GFLOP`,
       ...(p.reference_flops > 0 && { "reference pass": `${(p.reference_flops / 1e9).toPrecision(4)} GFLOP, once` }),
+      ...(p.evaluations > 0 && { "each evaluation": `${(p.evaluation_flops / 1e9).toPrecision(4)} GFLOP, ${p.evaluations} in all` }),
       "this machine": `${(p.flops_per_second / 1e9).toPrecision(3)} GFLOP/s (${p.flops_per_second_source})`,
       least_step_seconds: p.floor_step_seconds,
       least_run_seconds: p.floor_run_seconds,

@@ -35,6 +35,8 @@ const FIRST = [
   "eval_loss",
   "rewards/accuracies",
   "rewards/margins",
+  "eval_rewards/accuracies",
+  "eval_mean_token_accuracy",
   "grad_norm",
   "learning_rate",
   "tokens_per_second",

@@ -35,7 +35,8 @@ export class TreeTable implements Iterable<Tree> {
   readonly #spans: Int32Array;
   readonly #ids: Int32Array;
 
-  constructor(arrays: TreeArrays) {
+  /** @param length how many of the trees there are to see: the first ones; all unless given. */
+  constructor(arrays: TreeArrays, length = arrays.n) {
     const { n, branches, buffer } = arrays;
     let at = 0;
     const ints = (count: number): Int32Array => {
@@ -43,7 +44,7 @@ export class TreeTable implements Iterable<Tree> {
       at += 4 * count;
       return out;
     };
-    this.length = n;
+    this.length = Math.min(n, length);
     this.branches = branches;
     this.arrays = arrays;
     this.#offsets = new Float64Array(buffer, 0, n);

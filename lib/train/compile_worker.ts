@@ -9,13 +9,13 @@ import { compile } from "../passes/compile.ts";
 import { costOf, encode } from "../program/encode.ts";
 import { scratchOf } from "../runtime/host.ts";
 import { Moved, serve } from "../thread.ts";
-import { microStep, scoreProgram } from "./programs.ts";
+import { evaluationStep, microStep, scoreProgram } from "./programs.ts";
 
 /** outputs/y = inputs/x (n, n) times weights/w (n, n): what a machine's rate is measured with. */
 const squareProduct = (n: number, dtype: DType): Graph =>
   trace(() => store("outputs/y", linear(buffer("inputs/x", type([n, n], dtype)), buffer("weights/w", type([n, n], dtype)))));
 
-const programs = { microStep, normProgram, updateProgram, scoreProgram, prefillProgram, decodeProgram, squareProduct };
+const programs = { microStep, evaluationStep, normProgram, updateProgram, scoreProgram, prefillProgram, decodeProgram, squareProduct };
 export type Programs = typeof programs;
 
 /** A program as a session takes it, and what is said of it before it runs. */

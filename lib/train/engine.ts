@@ -89,51 +89,40 @@ export interface TrainingPlans {
   readonly micro: Compiled;
   readonly norm: Compiled;
   readonly update: Compiled;
+  readonly evaluation?: Compiled;
+}
+export interface Heads {
+  readonly training: HeadPlan;
+  readonly evaluation: HeadPlan | undefined;
 }
 
-/** Compile a run's forward, loss and backward. */
-export const compileMicro = ({ session, spec }: LoadedModel, head: HeadPlan, loss: LossSpec): Promise<Compiled> =>
-  compile(session.device, "microStep", spec, head.sizes, loss, head.keepLogits);
+/** Compile a run's forward and loss, with its backward (`microStep`) or alone. */
+export const compileStep = ({ session, spec }: LoadedModel, step: "microStep" | "evaluationStep", head: HeadPlan, loss: LossSpec): Promise<Compiled> =>
+  compile(session.device, step, spec, head.sizes, loss, head.keepLogits);
 
 /** Compile the programs of a run; nothing is allocated. */
-export async function compileTraining(loaded: LoadedModel, head: HeadPlan, loss: LossSpec, adam: AdamwOptions): Promise<TrainingPlans> {
+export async function compileTraining(loaded: LoadedModel, heads: Heads, loss: LossSpec, adam: AdamwOptions): Promise<TrainingPlans> {
   const { session, spec, parameters } = loaded;
   return {
-    micro: await compileMicro(loaded, head, loss),
+    micro: await compileStep(loaded, "microStep", heads.training, loss),
     norm: await compile(session.device, "normProgram", parameters),
     update: await compile(session.device, "updateProgram", parameters, spec.dtype, adam),
+    ...(heads.evaluation && { evaluation: await compileStep(loaded, "evaluationStep", heads.evaluation, loss) }),
   };
 }
 
-/** The training programs of a run. */
-export class Engine {
-  readonly loaded: LoadedModel;
+/** A program over micro-batches, and how the head is cut for it. */
+export class Micro {
   readonly head: HeadPlan;
-  /** Time every instruction; `timings` reads the sums. */
-  profile = false;
-  readonly #programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram };
-  readonly #adam: AdamwOptions;
+  readonly program: LoadedProgram;
 
-  private constructor(loaded: LoadedModel, head: HeadPlan, programs: { micro: LoadedProgram; norm: LoadedProgram; update: LoadedProgram }, adam: AdamwOptions) {
-    this.loaded = loaded;
+  constructor(program: LoadedProgram, head: HeadPlan) {
+    this.program = program;
     this.head = head;
-    this.#programs = programs;
-    this.#adam = adam;
   }
 
-  /** Allocates what `plans` need in the session. */
-  static async create(loaded: LoadedModel, head: HeadPlan, plans: TrainingPlans, adam: AdamwOptions): Promise<Engine> {
-    const { session } = loaded;
-    const programs = {
-      micro: await session.load(plans.micro.bytes),
-      norm: await session.load(plans.norm.bytes),
-      update: await session.load(plans.update.bytes),
-    };
-    return new Engine(loaded, head, programs, adam);
-  }
-
-  /** Forward, loss and backward of one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
-  async micro(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, signal?: AbortSignal): Promise<Outputs> {
+  /** Run one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
+  async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: { profile?: boolean; signal?: AbortSignal } = {}): Promise<Outputs> {
     const counts: Record<string, number> = { tokens: fed.micro.tokens };
     const inputs: Record<string, Int32Array | Float32Array> = { ...tokenInputs(fed.micro), "inputs/scale": Float32Array.of(scale), ...extra };
     const none = new Int32Array(0);
@@ -143,21 +132,53 @@ export class Engine {
       inputs[`inputs/rows.${k}`] = c ? fed.micro.rows.subarray(c.rowStart, c.rowEnd) : none;
       inputs[`inputs/targets.${k}`] = c ? fed.micro.targets.subarray(c.rowStart, c.rowEnd) : none;
     }
-    for (const d of this.#programs.micro.dims)
+    for (const d of this.program.dims)
       if (d.name.startsWith("pairs.")) counts[d.name] = extra[`inputs/ref_chosen.${d.name.slice(6)}`]!.length;
-    return (await this.loaded.session.run(this.#programs.micro, { counts, inputs, profile: this.profile, ...(signal && { signal }) })) as Outputs;
+    return (await this.program.session.run(this.program, { counts, inputs, ...options })) as Outputs;
+  }
+}
+
+/** The training programs of a run. */
+export class Engine {
+  readonly loaded: LoadedModel;
+  /** Forward, loss and backward of a micro-batch. */
+  readonly training: Micro;
+  /** Forward and loss alone, where the run evaluates. */
+  readonly evaluation: Micro | undefined;
+  /** Time every instruction; `timings` reads the sums. */
+  profile = false;
+  readonly #norm: LoadedProgram;
+  readonly #update: LoadedProgram;
+  readonly #adam: AdamwOptions;
+
+  private constructor(loaded: LoadedModel, training: Micro, evaluation: Micro | undefined, norm: LoadedProgram, update: LoadedProgram, adam: AdamwOptions) {
+    this.loaded = loaded;
+    this.training = training;
+    this.evaluation = evaluation;
+    this.#norm = norm;
+    this.#update = update;
+    this.#adam = adam;
+  }
+
+  /** Allocates what `plans` need in the session. */
+  static async create(loaded: LoadedModel, heads: Heads, plans: TrainingPlans, adam: AdamwOptions): Promise<Engine> {
+    const { session } = loaded;
+    const training = new Micro(await session.load(plans.micro.bytes), heads.training);
+    const [norm, update] = [await session.load(plans.norm.bytes), await session.load(plans.update.bytes)];
+    const evaluation = plans.evaluation && new Micro(await session.load(plans.evaluation.bytes), heads.evaluation!);
+    return new Engine(loaded, training, evaluation, norm, update, adam);
   }
 
   /** The norm of the accumulated gradient. */
   async gradNorm(): Promise<number> {
-    const out = await this.loaded.session.run(this.#programs.norm, { profile: this.profile });
+    const out = await this.loaded.session.run(this.#norm, { profile: this.profile });
     return Math.sqrt((out["outputs/sum_squares"] as Float32Array)[0]!);
   }
 
   /** One AdamW update (`t` counts from 1) from the accumulated gradient, which it zeroes. */
   async update(t: number, lr: number, norm: number, maxGradNorm: number): Promise<void> {
     const { beta1, beta2 } = this.#adam;
-    await this.loaded.session.run(this.#programs.update, {
+    await this.loaded.session.run(this.#update, {
       profile: this.profile,
       inputs: {
         "inputs/scale": Float32Array.of(clipFactor(norm, maxGradNorm)),
@@ -168,10 +189,10 @@ export class Engine {
     });
   }
 
-  /** Nanoseconds of each instruction of the three programs since `profile` was set. */
+  /** Nanoseconds of each instruction of a step's three programs since `profile` was set. */
   async timings(): Promise<{ op: string; name: string; nanoseconds: number }[]> {
     const rows = [];
-    for (const p of Object.values(this.#programs)) {
+    for (const p of [this.training.program, this.#norm, this.#update]) {
       const times = await this.loaded.session.profile(p);
       rows.push(...p.instructions.map((c, i) => ({ op: c.op, name: c.name, nanoseconds: times[i]! })));
     }

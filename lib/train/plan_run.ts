@@ -3,8 +3,8 @@ import type { RunConfig, Task } from "./config.ts";
 import { flops } from "./compile.ts";
 import { compileTraining, loadModel } from "./engine.ts";
 import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
-import { mostRows } from "./reference.ts";
-import { headOf, lossOf, otherReference, prepareData, sharesPrompt, shrinking, stepsOf, tokensPerBatch, type Hooks } from "./trainer.ts";
+import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";
+import { otherReference, prepareSets, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
 import { flopsPerExample, measuredRate } from "./work.ts";
 
 /** A run's shape, memory and work. Nothing of the model is allocated and no weight is read. */
@@ -16,6 +16,9 @@ export interface RunPlan extends Memory {
   readonly parameters: number;
   readonly examples: number;
   readonly steps: number;
+  /** Rows of an evaluation, and how many evaluations there are. */
+  readonly evaluation_examples: number;
+  readonly evaluations: number;
   readonly tokens_per_batch: number;
   readonly head_rows: number;
   readonly head_chunks: number;
@@ -31,38 +34,45 @@ export interface RunPlan extends Memory {
   readonly recomputed: readonly string[];
   readonly flops_per_step: number;
   readonly reference_flops: number;
+  readonly evaluation_flops: number;
   readonly flops_per_second: number;
   readonly flops_per_second_source: string;
-  /** Time of a step, and of the run with its reference pass, at that rate and with nothing else to do. */
+  /** Time of a step, and of the run with its reference pass and evaluations, at that rate and with nothing else to do. */
   readonly floor_step_seconds: number;
   readonly floor_run_seconds: number;
 }
 
 export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Promise<RunPlan> {
-  const { trees } = await prepareData(task, config, hooks);
-  const tokens = tokensPerBatch(trees, config);
+  const { data, held } = await prepareSets(task, config, hooks);
   const machine = { device: config.device, dtype: config.dtype ?? "float32", ...(config.threads && { threads: config.threads }) };
   const loaded = await loadModel(config.model, machine);
   try {
     const { spec, session, parameters } = loaded;
     await using other = await otherReference(config, machine);
     const loss = lossOf(task, config);
-    const head = headOf(loaded, trees, tokens, config, loss.kind);
+    const layouts = layoutsOf(task, config, loaded.model.config.vocabSize, data.trees, held?.trees);
+    const { trees, head, pack } = layouts.training;
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
     const adam = { beta1, beta2, eps, weightDecay };
-    const plans = await compileTraining(loaded, head, loss, adam);
-    const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
+    const plans = await compileTraining(loaded, headsOf(layouts), loss, adam);
+    const scored = scoredSizes(task, layouts);
     const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
     const limit = memoryLimit(config.memoryLimit);
-    const shared = sharesPrompt(config);
+    const ofStep = (name: "microStep" | "evaluationStep", of: Layout): Promise<number> =>
+      flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", name, spec, of.head.sizes, loss, of.head.keepLogits);
     const step =
-      (await flopsPerExample(trees, shared, "rows.0", "microStep", spec, head.sizes, loss, head.keepLogits)) * Math.min(config.batchSize, trees.length) +
+      (await ofStep("microStep", layouts.training)) * Math.min(config.batchSize, trees.length) +
       (await flops([{}], "normProgram", parameters))[0]! +
       (await flops([{}], "updateProgram", parameters, spec.dtype, adam))[0]!;
+    const evaluation = layouts.evaluation ? (await ofStep("evaluationStep", layouts.evaluation)) * layouts.evaluation.trees.length : 0;
     let reference = 0;
-    for (const sizes of scored) reference += (await flopsPerExample(trees, shared, "rows", "scoreProgram", (other?.loaded ?? loaded).spec, sizes)) * trees.length;
+    for (const [i, sizes] of scored.entries()) {
+      const of = setsOf(layouts)[i]!;
+      reference += (await flopsPerExample(of.trees, of.pack.sharePrompt, "rows", "scoreProgram", (other?.loaded ?? loaded).spec, sizes)) * of.trees.length;
+    }
     const { flops_per_second, measured_by } = await measuredRate(loaded);
     const { total } = stepsOf(trees.length, config);
+    const evaluations = Math.ceil(total / (config.evalSteps ?? total));
     return {
       task,
       device: session.device,
@@ -71,22 +81,25 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
       parameters: parameters.reduce((n, p) => n + p.shape.reduce((a, b) => a * b, 1), 0),
       examples: trees.length,
       steps: total,
-      tokens_per_batch: tokens,
+      evaluation_examples: held?.trees.length ?? 0,
+      evaluations: held ? evaluations : 0,
+      tokens_per_batch: pack.tokensPerBatch,
       head_rows: head.sizes.rows,
       head_chunks: head.sizes.chunks,
       ...memory,
       limit_bytes: limit,
       free_bytes: limit - memory.total_bytes,
       fits: memory.total_bytes <= limit,
-      refusal: await refusal(memory, config.memoryLimit, shrinking(task, config, loaded, trees, tokens)),
+      refusal: await refusal(memory, config.memoryLimit, shrinking(task, config, loaded, layouts)),
       activations_live_bytes: plans.micro.liveBytes,
       recomputed: head.keepLogits ? [] : ["logits"],
       flops_per_step: step,
       reference_flops: reference,
+      evaluation_flops: evaluation,
       flops_per_second,
       flops_per_second_source: measured_by,
       floor_step_seconds: step / flops_per_second,
-      floor_run_seconds: (total * step + reference) / flops_per_second,
+      floor_run_seconds: (total * step + reference + evaluations * evaluation) / flops_per_second,
     };
   } finally {
     await loaded.session.close();

@@ -4,7 +4,7 @@ import { Trainer, type Hooks } from "./trainer.ts";
 
 /** Milliseconds and share of each op over `steps` optimiser steps (after one that is not counted), largest first. */
 export async function profileRun(task: Task, config: RunConfig, options: { readonly steps: number }, hooks: Hooks): Promise<Record<string, unknown>> {
-  await using trainer = await Trainer.create(task, { ...config, maxSteps: options.steps + 1 } as RunConfig, hooks);
+  await using trainer = await Trainer.create(task, { ...config, maxSteps: options.steps + 1, evalDataset: null } as RunConfig, hooks);
   await trainer.next();
   trainer.engine.profile = true;
   const start = performance.now();

@@ -1,4 +1,5 @@
-// The programs of a run: one micro-step (forward, loss, backward, gradients added where they are computed) and the scoring pass.
+// The programs of a run: one micro-step (forward, loss, backward, gradients added where they are computed), the same without
+// gradients, and the scoring pass.
 // The head's rows come in chunks, and each chunk's backward runs before the next chunk's forward, because that is the order of the calls.
 import { buffer, inScope, store, trace, type Graph, type Value } from "../ir/graph.ts";
 import { type, type Capacity, type DType } from "../ir/types.ts";
@@ -54,13 +55,25 @@ function chunk(hidden: Value, k: number, s: Sizes): { h: Value; targets: Value }
 }
 
 /**
- * One micro-step. Adds gradients into grads/*; stores, per chunk k,
+ * The losses of the head's chunks over `hidden`; `each` gets a scalar before the next chunk is traced. Stores, per chunk k,
  * sft: outputs/{loss, hits, entropy}.k sums over rows (loss already scaled);
  * dpo: outputs/{loss, chosen, rejected}.k per pair, outputs/{hits, entropy, chosen_logits, rejected_logits}.k sums (hits over chosen
  * rows, logits averaged over the vocabulary).
  * `inputs/scale` is what the sum of losses is divided by, inverted. `keepLogits` false computes each chunk's logits twice, so that
  * an example's rows may lie in several chunks.
  */
+function headLosses(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean, hidden: Value, head: Value, each: (value: Value) => void): void {
+  inScope("head", () => {
+    if (keepLogits)
+      for (let k = 0; k < s.chunks; k++) each(lossOf(loss, s, [keptLogprobs(chunk(hidden, k, s), head, m.dtype)], k));
+    else {
+      const parts = Array.from({ length: s.chunks }, (_, k) => recomputedLogprobs(chunk(hidden, k, s), head));
+      each(lossOf(loss, s, parts, 0));
+    }
+  });
+}
+
+/** One micro-step of training: `headLosses`, and their gradients added into grads/*. */
 export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
   return trace(() => {
     const w = new Params(m.shapes, m.dtype);
@@ -78,19 +91,19 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
       const name = names.get(of)!;
       grads.set(name, add(grads.get(name) ?? buffer(`grads/${name}`, type(of.type.shape)), d));
     };
-    const backward = (value: Value): void => void vjp([[value, fill(1, [])]], [hidden, head], sink);
-    inScope("head", () => {
-      if (keepLogits)
-        for (let k = 0; k < s.chunks; k++)
-          backward(lossOf(loss, s, [keptLogprobs(chunk(hidden, k, s), head, m.dtype)], k));
-      else {
-        const parts = Array.from({ length: s.chunks }, (_, k) => recomputedLogprobs(chunk(hidden, k, s), head));
-        backward(lossOf(loss, s, parts, 0));
-      }
-    });
+    headLosses(m, s, loss, keepLogits, hidden, head, (value) => vjp([[value, fill(1, [])]], [hidden, head], sink));
     vjp([[hidden, cuts.get(hidden)!]], [embedded, ...w.used.values()], sink);
     vjp([[embed(w, learningIds(m.config, ids)), cuts.get(embedded)!]], [...w.used.values()], sink);
     for (const [name, v] of grads) store(`grads/${name}`, v);
+  });
+}
+
+/** The micro-step without gradients, for evaluation: the same inputs and outputs, by the same kernels. */
+export function evaluationStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
+  return trace(() => {
+    const w = new Params(m.shapes, m.dtype);
+    const { hidden } = hiddenStates(m, w, s.tokens);
+    headLosses(m, s, loss, keepLogits, hidden, headWeight(m.config, w), () => undefined);
   });
 }
 

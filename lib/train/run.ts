@@ -47,24 +47,33 @@ export async function runTraining(task: Task, given: RunConfig, hooks: RunHooks)
     await saveRunCheckpoint(trainer, config.outputDir, folder.configHash, means.dump());
     if (config.saveTotalLimit !== null) await pruneCheckpoints(config.outputDir, config.saveTotalLimit);
   };
+  const write = async (line: Readonly<Record<string, number>>): Promise<void> => {
+    await metrics.append(line);
+    hooks.onMetrics(line);
+  };
+  /** False where the signal came first: a resumed run evaluates then. */
+  const evaluated = async (): Promise<boolean> => {
+    const line = trainer.evaluationDue && (await trainer.evaluate());
+    if (line) await write(line);
+    return line !== undefined;
+  };
   let saved = trainer.step;
-  for await (const m of trainer) {
+  let going = await evaluated();
+  while (going && trainer.step < trainer.totalSteps && !hooks.signal.aborted) {
+    const m = await trainer.next();
     means.add(m);
     hooks.onStage({ name: "training", done: m.step, total: trainer.totalSteps, unit: "steps", text: `loss ${m["loss"]!.toFixed(4)}` });
-    if (m.step % config.loggingSteps === 0 || m.step === trainer.totalSteps) {
-      const line = means.line(m);
-      await metrics.append(line);
-      hooks.onMetrics(line);
-    }
+    if (m.step % config.loggingSteps === 0 || m.step === trainer.totalSteps) await write(means.line(m));
+    going = await evaluated();
     const due =
       (config.saveStrategy === "steps" && m.step % config.saveSteps === 0) ||
       (config.saveStrategy === "epoch" && m.step % trainer.stepsPerEpoch === 0);
-    if (due && m.step < trainer.totalSteps) {
+    if (going && due && m.step < trainer.totalSteps) {
       await save();
       saved = m.step;
     }
   }
-  if (trainer.step < trainer.totalSteps) {
+  if (!going || trainer.step < trainer.totalSteps) {
     if (saved < trainer.step) await save(); // interrupted: go on later with --resume
     return { step: trainer.step };
   }

@@ -42,7 +42,7 @@ export async function saveRunCheckpoint(t: Trainer, outputDir: string, configHas
     cursor: { epoch: Math.floor(t.step / t.stepsPerEpoch), example: used },
     configHash,
     seeds: { order: t.config.seed },
-    extra: { ...extra, numTokens: t.numTokens },
+    extra: { ...extra, numTokens: t.numTokens, evaluated: t.evaluated },
   };
   await saveCheckpoint(outputDir, state, async (dir) => {
     await writeModel(t, dir);
@@ -62,4 +62,5 @@ export async function restore(t: Trainer, dir: string, state: CheckpointState): 
   }
   t.step = state.step;
   t.numTokens = Number(state.extra["numTokens"] ?? 0);
+  t.evaluated = Number(state.extra["evaluated"] ?? 0);
 }

@@ -1,19 +1,20 @@
 // A run, from data to metrics, one optimiser step at a time. The parts that differ between kinds of training are a TaskRun.
 import { epochOrder } from "../data/order.ts";
-import { packStep, type PackOptions } from "../data/pack.ts";
+import { packStep } from "../data/pack.ts";
 import { prepare, type Prepared } from "../data/dataset.ts";
-import type { TreeTable } from "../data/tree_table.ts";
+import { TreeTable } from "../data/tree_table.ts";
 import type { Tree } from "../data/types.ts";
-import { ConfigError, DataError, NumericError } from "../errors.ts";
+import { DataError, NumericError, StateError } from "../errors.ts";
 import { learningRateFactor } from "../optim/schedules.ts";
 import { loadAddon } from "../runtime/addon.ts";
 import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config.ts";
 import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
-import { compileMicro, compileTraining, cutHead, Engine, loadModel, planHead, readMasters, readWeights, type HeadPlan, type LoadedModel } from "./engine.ts";
-import { memoryOfRun, refuseIfTooLarge, type Shrinking } from "./memory.ts";
-import type { LossSpec } from "./programs.ts";
-import { cacheDir, mostRows, referenceLogps } from "./reference.ts";
+import { compileTraining, cutHead, Engine, loadModel, readMasters, readWeights, type LoadedModel } from "./engine.ts";
+import { evaluate } from "./evaluation.ts";
+import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
+import { memoryOfRun, refuseIfTooLarge, type ScoreSizes } from "./memory.ts";
+import { cacheDir, referenceLogps } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
 import { Sums, type TaskRun } from "./task.ts";
 
@@ -23,9 +24,11 @@ export interface Hooks {
   log(message: string): void;
 }
 export type StepMetrics = { readonly step: number } & Readonly<Record<string, number>>;
-
-/** Micro-batches of about this many tokens cost no speed and keep activations small. */
-const USUAL_TOKENS = 640;
+/** Rows in their layout, and what the task makes of them. */
+interface RowsOfRun {
+  readonly layout: Layout;
+  readonly run: TaskRun;
+}
 
 export class Trainer {
   readonly task: Task;
@@ -40,32 +43,31 @@ export class Trainer {
   step = 0;
   /** Tokens seen, counted as TRL counts them: a shared prompt once for each completion. */
   numTokens = 0;
-  readonly #run: TaskRun;
+  /** The step of the last evaluation. */
+  evaluated = 0;
   readonly #hooks: Hooks;
-  readonly #pack: PackOptions;
+  readonly #training: RowsOfRun;
+  readonly #evaluation: RowsOfRun | undefined;
   #order: { readonly epoch: number; readonly places: Int32Array } | undefined;
 
-  private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, run: TaskRun, hooks: Hooks, pack: PackOptions, referenceSeconds: number) {
+  private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, hooks: Hooks, training: RowsOfRun, evaluation: RowsOfRun | undefined, referenceSeconds: number) {
     this.task = task;
     this.config = config;
     this.data = data;
     this.loaded = loaded;
     this.engine = engine;
-    this.#run = run;
     this.#hooks = hooks;
-    this.#pack = pack;
+    this.#training = training;
+    this.#evaluation = evaluation;
     this.referenceSeconds = referenceSeconds;
     ({ perEpoch: this.stepsPerEpoch, total: this.totalSteps } = stepsOf(data.trees.length, config));
   }
 
   /** Prepare the data, open the model, compile, and for DPO score the reference. */
   static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
-    if (config.evalDataset !== null)
-      throw new ConfigError("eval_dataset: must be left out, since a run does not evaluate yet (`attune score` measures a model on rows)");
-    const data = await prepareData(task, config, hooks);
+    const { data, held } = await prepareSets(task, config, hooks);
     for (const message of dataNotices(data)) hooks.log(message);
-    const { trees } = data;
-    const tokens = tokensPerBatch(trees, config);
+    if (held) for (const message of dataNotices(held)) hooks.log(`eval_dataset: ${message}`);
     const dtype = config.dtype ?? "float32";
     const machine = { device: config.device, dtype, ...(config.threads && { threads: config.threads }) };
     const loaded = await loadModel(config.model, machine);
@@ -74,21 +76,23 @@ export class Trainer {
       const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
       const adam = { beta1, beta2, eps, weightDecay };
       const loss = lossOf(task, config);
-      const head = headOf(loaded, trees, tokens, config, loss.kind);
-      const plans = await compileTraining(loaded, head, loss, adam);
-      const scored = task === "dpo" ? [{ tokens, rows: mostRows(trees, tokens) }] : [];
+      const layouts = layoutsOf(task, config, loaded.model.config.vocabSize, data.trees, held?.trees);
+      const plans = await compileTraining(loaded, headsOf(layouts), loss, adam);
       await using other = await otherReference(config, machine);
-      await refuseIfTooLarge(await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded), config.memoryLimit, shrinking(task, config, loaded, trees, tokens));
+      const memory = await memoryOfRun(loaded, Object.values(plans), scoredSizes(task, layouts), other?.loaded);
+      await refuseIfTooLarge(memory, config.memoryLimit, shrinking(task, config, loaded, layouts));
       const start = performance.now();
-      const reference = task === "dpo" ? await scoreReference(config as DpoConfig, other?.loaded ?? loaded, data, tokens, hooks) : undefined;
+      const sets: RowsOfRun[] = [];
+      for (const [i, layout] of setsOf(layouts).entries()) {
+        if (task === "sft") sets.push({ layout, run: sftTask() });
+        else sets.push({ layout, run: dpoRun(config as DpoConfig, layout.trees, await scoreReference(other?.loaded ?? loaded, layout, [data, held][i]!.hash, hooks)) });
+      }
       await other?.[Symbol.asyncDispose]();
-      const referenceSeconds = reference ? (performance.now() - start) / 1000 : 0;
-      const run = reference ? dpoRun(config as DpoConfig, trees, reference) : sftTask();
-      const pack: PackOptions = { tokensPerBatch: tokens, rowsPerBatch: mostRows(trees, tokens), sharePrompt: sharesPrompt(config) };
-      const engine = await Engine.create(loaded, head, plans, adam);
+      const referenceSeconds = task === "dpo" ? (performance.now() - start) / 1000 : 0;
+      const engine = await Engine.create(loaded, headsOf(layouts), plans, adam);
       await readWeights(loaded);
       if (dtype === "bfloat16") await readMasters(loaded);
-      return new Trainer(task, config, data, loaded, engine, run, hooks, pack, referenceSeconds);
+      return new Trainer(task, config, data, loaded, engine, hooks, sets[0]!, sets[1], referenceSeconds);
     } catch (error) {
       await loaded.session.close();
       throw error;
@@ -112,14 +116,15 @@ export class Trainer {
   async next(): Promise<StepMetrics> {
     const start = performance.now();
     const { config, engine } = this;
+    const { run, layout } = this.#training;
     const trees = this.treesOf(this.step);
-    const divisor = this.#run.divisor(trees);
+    const divisor = run.divisor(trees);
     const sums = new Sums();
-    for (const micro of packStep(trees, this.#pack)) {
-      const fed = cutHead(micro, engine.head);
-      const out = await engine.micro(fed, 1 / Math.max(1, divisor), this.#run.headInputs(fed, engine.head));
+    for (const micro of packStep(trees, layout.pack)) {
+      const fed = cutHead(micro, layout.head);
+      const out = await engine.training.run(fed, 1 / Math.max(1, divisor), run.headInputs(fed, layout.head), { profile: engine.profile });
       const before = sums.get("loss");
-      this.#run.collect(sums, micro, fed, out);
+      run.collect(sums, micro, fed, out);
       if (!Number.isFinite(sums.get("loss")) && Number.isFinite(before)) this.#notFinite("the loss", micro.examples.map((e) => e.row));
     }
     const norm = await engine.gradNorm();
@@ -134,7 +139,7 @@ export class Trainer {
     return {
       step: this.step,
       epoch: this.epoch,
-      ...this.#run.metrics(sums, Math.max(1, divisor)),
+      ...run.metrics(sums, Math.max(1, divisor)),
       grad_norm: norm,
       learning_rate: lr,
       num_tokens: this.numTokens,
@@ -144,11 +149,30 @@ export class Trainer {
     } as StepMetrics;
   }
 
-  /** Steps one by one until the end; `break` leaves the trainer usable, and iterating again goes on. */
+  /** Whether `eval_steps`, or the end of the run, asks for an evaluation that has not been made. */
+  get evaluationDue(): boolean {
+    const { evalSteps } = this.config;
+    const asked = this.step === this.totalSteps || (evalSteps !== null && this.step > 0 && this.step % evalSteps === 0);
+    return this.#evaluation !== undefined && asked && this.evaluated !== this.step;
+  }
+
+  /** Metrics of the evaluation rows with the weights as they are; undefined where the signal came first. Changes nothing in training. */
+  async evaluate(): Promise<StepMetrics | undefined> {
+    if (!this.#evaluation) throw new StateError("evaluate: the run must have an eval_dataset, got none");
+    const { layout, run } = this.#evaluation;
+    const metrics = await evaluate(this.engine.evaluation!, layout, run, this.#hooks);
+    if (!metrics) return undefined;
+    if (!Number.isFinite(metrics["eval_loss"])) this.#hooks.log(`step ${this.step}: the loss of the evaluation rows is not finite`);
+    this.evaluated = this.step;
+    return { step: this.step, epoch: this.epoch, ...metrics, eval_num_tokens: this.numTokens } as StepMetrics;
+  }
+
+  /** Steps one by one until the end, with `eval_*` metrics at the steps that evaluate; `break` leaves the trainer usable, and iterating again goes on. */
   async *[Symbol.asyncIterator](): AsyncGenerator<StepMetrics> {
     while (this.step < this.totalSteps) {
       if (this.#hooks.signal.aborted) return;
-      yield await this.next();
+      const metrics = await this.next();
+      yield this.evaluationDue ? { ...metrics, ...(await this.evaluate()) } : metrics;
     }
   }
 
@@ -168,15 +192,25 @@ export function stepsOf(examples: number, config: RunConfig): { readonly perEpoc
   return { perEpoch, total: config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * perEpoch) };
 }
 
-/** Tokenise the rows of a run. */
-export async function prepareData(task: Task, config: RunConfig, hooks: Hooks): Promise<Prepared> {
+/** Tokenise the rows of a run: those it trains on, and those it evaluates on, the first `eval_rows` of them. */
+export async function prepareSets(task: Task, config: RunConfig, hooks: Hooks): Promise<{ readonly data: Prepared; readonly held: Prepared | undefined }> {
+  const data = await prepareData(task, config, hooks);
+  const { evalDataset, evalRows } = config;
+  if (evalDataset === null) return { data, held: undefined };
+  const held = await prepareData(task, { ...config, dataset: evalDataset } as RunConfig, hooks, "eval_dataset");
+  if (evalRows === null || evalRows >= held.trees.length) return { data, held };
+  return { data, held: { ...held, trees: new TreeTable(held.trees.arrays, evalRows), hash: `${held.hash} ${evalRows}` } };
+}
+
+async function prepareData(task: Task, config: RunConfig, hooks: Hooks, key = "dataset"): Promise<Prepared> {
   const data = await prepare({
     ...dataOptions(task, config),
     cache: cacheDir(),
     signal: hooks.signal,
     onProgress: (p) => hooks.onStage({ name: "tokenising", done: p.rows, total: null, unit: "rows" }),
   });
-  if (data.trees.length === 0) throw new DataError(`dataset: must hold a row to train on, got ${data.report.rows} rows, all left out (see \`attune inspect\`)`);
+  if (data.trees.length === 0)
+    throw new DataError(`${key}: must hold a row to ${key === "dataset" ? "train" : "evaluate"} on, got ${data.report.rows} rows, all left out (see \`attune inspect\`)`);
   return data;
 }
 
@@ -187,50 +221,6 @@ function dataNotices(data: Prepared): string[] {
   return [...Object.entries(dropped).map((e) => line("left out", e)), ...Object.entries(warnings).map((e) => line("noted", e))];
 }
 
-/** Whether the branches of an example share its prompt: `prompt_trees`, which SFT has no use for. */
-export const sharesPrompt = (config: RunConfig): boolean => !("promptTrees" in config) || config.promptTrees;
-
-/** The loss that a configuration names. */
-export function lossOf(task: Task, config: RunConfig): LossSpec {
-  if (task === "sft") return { kind: "sft" };
-  const { lossType, beta, labelSmoothing } = config as DpoConfig;
-  return { kind: "dpo", lossType, beta, labelSmoothing };
-}
-
-/** How the head of this run is cut. */
-export function headOf(loaded: LoadedModel, trees: TreeTable, tokens: number, config: RunConfig, loss: "sft" | "dpo"): HeadPlan {
-  let longest = 1;
-  for (let i = 0; i < trees.length; i++) longest = Math.max(longest, trees.trained(i));
-  return planHead(loaded.model.config.vocabSize, tokens, mostRows(trees, tokens), Math.min(config.batchSize, trees.length), longest, loss);
-}
-
-/** How the activations of this run would shrink. */
-export function shrinking(task: Task, config: RunConfig, loaded: LoadedModel, trees: TreeTable, tokens: number): Shrinking {
-  const loss = lossOf(task, config);
-  const activations = async (t: number): Promise<number> => (await compileMicro(loaded, headOf(loaded, trees, t, config, loss.kind), loss)).arenaBytes;
-  return { tokens, longest: longestTree(trees, config).tokens, activations };
-}
-
-/** The most tokens that an example takes, and its row. */
-export function longestTree(trees: TreeTable, config: RunConfig): { readonly tokens: number; readonly row: number } {
-  const shared = sharesPrompt(config);
-  let longest = { tokens: 1, row: 0 };
-  for (let i = 0; i < trees.length; i++) if (trees.tokens(i, shared) > longest.tokens) longest = { tokens: trees.tokens(i, shared), row: trees.row(i) };
-  return longest;
-}
-
-/** The given budget, or one that holds every example and packs small ones. */
-export function tokensPerBatch(trees: TreeTable, config: RunConfig): number {
-  const { tokens: longest, row } = longestTree(trees, config);
-  if (config.tokensPerBatch !== null) {
-    if (longest > config.tokensPerBatch)
-      throw new ConfigError(`tokens_per_batch: must hold every example, got ${config.tokensPerBatch} and row ${row} of ${longest} tokens (set tokens_per_batch to ${longest} or more, or max_length lower)`);
-    return config.tokensPerBatch;
-  }
-  const whole = Math.min(config.batchSize, trees.length) * longest;
-  return Math.max(longest, Math.min(USUAL_TOKENS, whole));
-}
-
 /** The model of `ref_model`, where that is not the policy's own folder, in a session of its own. */
 export async function otherReference(config: RunConfig, machine: Parameters<typeof loadModel>[1]): Promise<({ readonly loaded: LoadedModel } & AsyncDisposable) | undefined> {
   const dir = "refModel" in config ? config.refModel : null;
@@ -239,16 +229,20 @@ export async function otherReference(config: RunConfig, machine: Parameters<type
   return { loaded, [Symbol.asyncDispose]: () => loaded.session.close() };
 }
 
-async function scoreReference(config: DpoConfig, loaded: LoadedModel, data: Prepared, tokens: number, hooks: Hooks): Promise<Float64Array> {
+/** Capacities of the passes that score the reference. */
+export const scoredSizes = (task: Task, layouts: Layouts): ScoreSizes[] =>
+  task === "dpo" ? setsOf(layouts).map(({ pack }) => ({ tokens: pack.tokensPerBatch, rows: pack.rowsPerBatch })) : [];
+
+async function scoreReference(loaded: LoadedModel, { trees, pack }: Layout, dataHash: string, hooks: Hooks): Promise<Float64Array> {
   const { logps, cached } = await referenceLogps(loaded, {
-    trees: data.trees,
-    dataHash: data.hash,
-    tokensPerBatch: tokens,
-    sharePrompt: sharesPrompt(config),
+    trees,
+    dataHash,
+    tokensPerBatch: pack.tokensPerBatch,
+    sharePrompt: pack.sharePrompt,
     signal: hooks.signal,
     onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
   });
-  if (cached) hooks.log(`reference log-probabilities of ${cached} of ${data.trees.length} rows come from the cache`);
+  if (cached) hooks.log(`reference log-probabilities of ${cached} of ${trees.length} rows come from the cache`);
   return logps;
 }
 

@@ -87,7 +87,7 @@ function struck(out, cache) {
   const cached = existsSync(cache) ? readdirSync(cache) : [];
   if (names.some((n) => n.startsWith(".files.tmp"))) return "in the final save";
   if (names.some((n) => /^checkpoint-\d+\.tmp/.test(n))) return "in a save";
-  if (lines > 0) return `after step ${lines}`;
+  if (lines > 0) return `after line ${lines} of the metrics`;
   if (cached.some((n) => n.startsWith("reference-"))) return "in or after the reference pass";
   if (cached.length) return "in or after tokenising";
   return names.includes("config.yaml") ? "before the data" : "before the folder";
@@ -129,6 +129,7 @@ async function prepare(dir) {
   const kinds = ["sft", "dpo"].flatMap((task) => ["float32", "bfloat16"].map((dtype) => ({ task, dtype, name: `${task} ${dtype}` })));
   const args = ({ task, dtype }, out) => [
     task, "--model", join(dir, "model"), "--dataset", join(dir, `${task}.rows.jsonl`), "--output_dir", out, "--dtype", dtype, "--json", "--resume",
+    ...(dtype === "float32" ? ["--eval_dataset", join(dir, `${task}.eval.jsonl`), "--eval_steps", "2"] : []),
     ...["--max_steps", STEPS, "--batch_size", 8, "--tokens_per_batch", 256, "--learning_rate", 1e-3, "--logging_steps", 1, "--save_steps", 1].map(String),
   ];
   return { kinds, args };
@@ -168,7 +169,7 @@ export async function killRuns({ kills, seed = 1, log = () => undefined, keep = 
         }
         const place = struck(out, cache);
         places.push(place);
-        tally[place.replace(/ \d+$/, "")] = (tally[place.replace(/ \d+$/, "")] ?? 0) + 1;
+        tally[place.replace(/ line \d+/, " a line")] = (tally[place.replace(/ line \d+/, " a line")] ?? 0) + 1;
         done++;
       }
       const end = await start(args(kind, out), { XDG_CACHE_HOME: home });

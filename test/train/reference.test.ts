@@ -8,7 +8,7 @@ import { initModel } from "#lib/io/init.js";
 import { resolveConfig, type RunConfig } from "#lib/train/config.js";
 import { loadModel } from "#lib/train/engine.js";
 import { referenceLogps, type ReferenceOptions } from "#lib/train/reference.js";
-import { prepareData } from "#lib/train/trainer.js";
+import { prepareSets } from "#lib/train/trainer.js";
 
 const recipe = new URL("../../examples/quickstart/", import.meta.url).pathname;
 const dir = mkdtempSync(join(tmpdir(), "attune-reference-"));
@@ -23,7 +23,7 @@ beforeAll(async () => {
     await initModel({ configPath: join(dir, "config.json"), tokenizerDir: join(recipe, "model"), outputDir: join(dir, `model-${seed}`), seed, version: "test" });
   writeFileSync(pairs, readFileSync(join(recipe, "data/dpo.jsonl"), "utf8").split("\n").slice(0, ROWS).join("\n"));
   const run = resolveConfig("dpo", { model: join(dir, "model-1"), dataset: pairs, output_dir: join(dir, "out") }).config as RunConfig;
-  const data = await prepareData("dpo", run, { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined });
+  const { data } = await prepareSets("dpo", run, { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined });
   base = { trees: data.trees, dataHash: data.hash, tokensPerBatch: 1024, sharePrompt: true, signal: new AbortController().signal, onProgress: () => undefined };
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
