@@ -158,8 +158,8 @@ export interface RowChunk {
 }
 
 /**
- * Cuts the head rows of a micro-batch into chunks of at most `maxRows` rows and `maxExamples` examples, at borders of examples. With `align: false` an
- * example with more rows than `maxRows` is cut into chunks of its own (for losses that are sums over tokens), else it is a DataError.
+ * Cuts the head rows of a micro-batch into chunks of at most `maxRows` rows and `maxExamples` examples, at borders of examples; an example with more
+ * rows than `maxRows` is a DataError. With `align: false` every `maxRows` rows are a chunk, wherever examples end.
  */
 export function chunkRows(
   micro: MicroBatch,
@@ -169,6 +169,11 @@ export function chunkRows(
   if (!(maxRows >= 1 && maxExamples >= 1))
     throw new ConfigError(`chunks: must hold at least one row and one example, got ${maxRows} and ${maxExamples}`);
   const chunks: RowChunk[] = [];
+  if (!align) {
+    for (let r = 0; r < micro.rows.length; r += maxRows)
+      chunks.push({ rowStart: r, rowEnd: Math.min(r + maxRows, micro.rows.length), exampleStart: 0, exampleEnd: micro.examples.length });
+    return chunks;
+  }
   let open: { rowStart: number; exampleStart: number } | null = null;
   const close = (rowEnd: number, exampleEnd: number): void => {
     if (open) chunks.push({ ...open, rowEnd, exampleEnd });
@@ -177,16 +182,11 @@ export function chunkRows(
   micro.examples.forEach((e, i) => {
     const rows = e.rowEnd - e.rowStart;
     if (open && (e.rowEnd - open.rowStart > maxRows || i - open.exampleStart >= maxExamples)) close(e.rowStart, i);
-    if (rows <= maxRows) {
-      open ??= { rowStart: e.rowStart, exampleStart: i };
-      return;
-    }
-    if (align)
+    if (rows > maxRows)
       throw new DataError(
         `row ${e.row}: an example must have at most ${maxRows} tokens with a loss, got ${rows} (the head needs chunks of ${rows} rows, or max_length lower)`,
       );
-    for (let r = e.rowStart; r < e.rowEnd; r += maxRows)
-      chunks.push({ rowStart: r, rowEnd: Math.min(r + maxRows, e.rowEnd), exampleStart: i, exampleEnd: i + 1 });
+    open ??= { rowStart: e.rowStart, exampleStart: i };
   });
   const last = micro.examples.at(-1);
   if (last) close(last.rowEnd, micro.examples.length);

@@ -55,22 +55,21 @@ export interface HeadPlan {
 }
 
 const CHUNK_BYTES = 32 << 20;
+/** With a large vocabulary fewer rows than this pay too much for adding up the head's gradient once a chunk. */
+const LEAST_ROWS = 128;
 const KEPT_LIMIT = 96 << 20;
 
 /** `rows` and `examples` are the most that any micro-batch can have; `longest` the most rows of one example. */
 export function planHead(vocab: number, tokens: number, rows: number, examples: number, longest: number, loss: LossSpec["kind"]): HeadPlan {
-  const byBytes = Math.max(64, Math.floor(CHUNK_BYTES / (4 * vocab) / 16) * 16);
-  const aligned = loss === "dpo";
-  if (aligned && longest * vocab * 4 > KEPT_LIMIT) {
-    const chunkRowsMax = Math.min(rows, byBytes);
-    return { sizes: { tokens, rows: chunkRowsMax, examples, chunks: chunksFor(rows, chunkRowsMax) }, keepLogits: false, align: false };
-  }
-  const most = Math.max(1, Math.min(rows, Math.max(byBytes, aligned ? longest : 1)));
-  return { sizes: { tokens, rows: most, examples, chunks: chunksFor(rows, most) }, keepLogits: true, align: aligned };
+  const byBytes = Math.max(LEAST_ROWS, Math.floor(CHUNK_BYTES / (4 * vocab) / 16) * 16);
+  const together = loss === "dpo"; // an example's loss needs all its rows
+  const keepLogits = !together || longest * vocab * 4 <= KEPT_LIMIT;
+  const align = together && keepLogits;
+  const most = Math.max(1, Math.min(rows, align ? Math.max(byBytes, longest) : byBytes));
+  // Two aligned neighbours hold more than `most` rows between them: at most 2 rows / most + 1 chunks.
+  const chunks = rows <= most ? 1 : align ? Math.ceil((2 * rows) / most) + 1 : Math.ceil(rows / most);
+  return { sizes: { tokens, rows: most, examples, chunks }, keepLogits, align };
 }
-
-/** Chunks end at borders of examples, so two neighbours together hold more than `most` rows: at most 2 rows / most + 1 of them. */
-const chunksFor = (rows: number, most: number): number => (rows <= most ? 1 : Math.ceil((2 * rows) / most) + 1);
 
 /** One micro-batch cut for its program. */
 export interface Fed {

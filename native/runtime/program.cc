@@ -19,7 +19,7 @@ namespace {
 constexpr uint32_t kMagic = 0x314e5441, kVersion = 1;
 constexpr int64_t kMostBytes = int64_t{1} << 46;
 constexpr int64_t kAlign = 64;
-constexpr uint32_t kMostDims = 64;
+constexpr uint32_t kMostDims = 4096;
 
 class Reader {
  public:
@@ -211,7 +211,7 @@ Status decode(const uint8_t* bytes, size_t size, Program* out) {
   if (arena > static_cast<uint64_t>(kMostBytes)) return wrong("the arena is too large");
   p.arena = static_cast<int64_t>(arena);
 
-  if (dims > kMostDims) return wrong("at most 64 dims, got " + std::to_string(dims));
+  if (dims > kMostDims) return wrong("at most 4096 dims, got " + std::to_string(dims));
   p.dims.resize(dims);
   for (Dim& d : p.dims) {
     d.capacity = r.u32();

@@ -33,7 +33,7 @@ describe("program bytes", () => {
     await s.load(good);
     await refused(changed(0, 7), /not a program/);
     await refused(changed(4, 2), /version must be 1, got 2/);
-    await refused(changed(12, 1e9), /at most 64 dims/);
+    await refused(changed(12, 1e9), /at most 4096 dims/);
     await refused(changed(16, 1e9), /cut short|ends inside|no dim/);
     await refused(changed(20, 1e9), /cut short|ends inside/);
     await refused(changed(24, 64), /within 64 bytes/);
