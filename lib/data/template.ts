@@ -1,16 +1,13 @@
 // Chat templates: a conversation -> text, and the spans of it that `{% generation %}` blocks printed. Behaves as transformers' renderer does.
 
 import { DataError } from "../errors.ts";
-import { parseTemplate } from "./jinja/ast.ts";
-import type { Program } from "./jinja/ast.ts";
-import { render } from "./jinja/evaluate.ts";
-import type { Limits } from "./jinja/evaluate.ts";
 import { makeGlobals } from "./jinja/globals.ts";
-import { GENERATION } from "./jinja/rewrite.ts";
-import { str } from "./jinja/print.ts";
+import { PythonInterpreter } from "./jinja/interpreter.ts";
+import type { Limits } from "./jinja/interpreter.ts";
+import { Scope, TemplateError, toValue } from "./jinja/library.ts";
+import type { Node } from "./jinja/library.ts";
+import { parseTemplate } from "./jinja/source.ts";
 import { pyLength } from "./jinja/text.ts";
-import { PyFunction, TemplateError } from "./jinja/values.ts";
-import type { Value } from "./jinja/values.ts";
 import type { Json, JsonObject } from "./json.ts";
 import { RowError } from "./schema.ts";
 import type { Message } from "./schema.ts";
@@ -39,7 +36,7 @@ export interface TemplateOptions {
 }
 
 interface Compiled {
-  readonly program: Program;
+  readonly program: Node;
   readonly source: string;
   readonly marked: boolean;
 }
@@ -51,7 +48,8 @@ const MARKS = /[\ufdd0-\ufdef]/;
 /** The templates of a model. Errors: DataError from the constructor for a template that cannot be read. */
 export class ChatTemplate {
   readonly #templates = new Map<string, Compiled>();
-  readonly #globals: ReadonlyMap<string, Value>;
+  readonly #special: ReadonlyMap<string, string>;
+  readonly #date: Date;
   readonly #limits: Limits;
 
   constructor(options: TemplateOptions) {
@@ -61,12 +59,11 @@ export class ChatTemplate {
         this.#templates.set(name, { program: parseTemplate(source), source, marked });
       } catch (e) {
         const which = name === "default" ? "chat template" : `chat template ${JSON.stringify(name)}`;
-        // The parser reads past the end of what it was given.
-        const why = e instanceof TypeError ? "it ends inside a tag or a block" : (e as Error).message;
-        throw new DataError(`${which}: must be a Jinja template, got an error: ${why}`, { cause: e });
+        throw new DataError(`${which}: must be a Jinja template, got an error: ${(e as Error).message}`, { cause: e });
       }
     }
-    this.#globals = new Map<string, Value>([...makeGlobals(options.date), ...options.special]);
+    this.#special = options.special;
+    this.#date = options.date;
     this.#limits = options.limits ?? LIMITS;
   }
 
@@ -80,28 +77,24 @@ export class ChatTemplate {
     const { program, source } = this.#pick(input.tools ?? null);
     const data: Json = [input.messages as Json[], input.tools ?? null, input.kwargs ?? null];
     const [open, close] = freeMarks(source, data);
-    const variables = new Map<string, Value>(this.#globals);
-    for (const [k, v] of input.kwargs ?? []) variables.set(k, v as Value);
-    variables.set("messages", input.messages as unknown as Value);
-    variables.set("tools", (input.tools ?? null) as Value);
-    variables.set("documents", null);
-    variables.set("add_generation_prompt", input.addGenerationPrompt ?? false);
-    variables.set(
-      GENERATION,
-      new PyFunction(
-        GENERATION,
-        (_, kwargs) => open + str((kwargs.get("caller") as PyFunction).call([], new Map())) + close,
-      ),
-    );
+    const outer = new Scope();
+    const set = (name: string, v: Json): unknown => outer.variables.set(name, toValue(v));
+    for (const [name, v] of makeGlobals(this.#date, (printed) => open + printed + close)) outer.variables.set(name, v);
+    for (const [name, v] of this.#special) set(name, v);
+    for (const [name, v] of input.kwargs ?? []) set(name, v);
+    set("messages", input.messages as Json[]);
+    set("tools", input.tools ?? null);
+    set("documents", null);
+    set("add_generation_prompt", input.addGenerationPrompt ?? false);
     try {
-      return readMarks(render(program, variables, this.#limits), open, close);
+      const text = new PythonInterpreter(this.#limits).evaluate(program, new Scope(outer)).value as string;
+      return readMarks(text, open, close);
     } catch (e) {
-      if (e instanceof TemplateError || e instanceof RangeError)
-        throw new RowError(
-          "template_error",
-          `the chat template must render the conversation, got an error: ${e.message}`,
-        );
-      throw e;
+      // The library throws errors of every kind.
+      throw new RowError(
+        "template_error",
+        `the chat template must render the conversation, got an error: ${(e as Error).message}`,
+      );
     }
   }
 
