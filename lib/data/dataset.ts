@@ -1,16 +1,15 @@
 // Prepares a data set: everything is tokenised once, in a worker thread, and cached on disk. The event loop of the caller stays free.
 
-import { randomUUID } from "node:crypto";
-import { Worker } from "node:worker_threads";
-import * as errors from "../errors.ts";
 import { DataError } from "../errors.ts";
+import { Thread } from "../thread.ts";
 import { cacheRoot } from "./cache.ts";
 import type { InspectRecord } from "./inspect.ts";
-import { TRIAL, WATCH_BYTES } from "./messages.ts";
-import type { FromWorker, Job } from "./messages.ts";
+import type { Done, Job, Note } from "./messages.ts";
 import type { DataOptions } from "./pipeline.ts";
 import type { DataReport } from "./report.ts";
 import { TreeTable } from "./tree_table.ts";
+import { newWatch, outOfHeap, TEMPLATE_SECONDS, watchTemplate, WORKER_HEAP } from "./watch.ts";
+import type { DataFunctions } from "./worker.ts";
 
 export type Rows = Iterable<unknown> | AsyncIterable<unknown>;
 
@@ -89,63 +88,40 @@ export function today(): string {
   return [d.getFullYear(), d.getMonth() + 1, d.getDate()].map((n) => String(n).padStart(2, "0")).join("-");
 }
 
-type Done = Extract<FromWorker, { type: "done" }>;
-
 /** Runs a job to its end. Records of inspect go to `onRecords` as they come; a promise it returns holds the worker back. */
-export function runWorker(
+export async function runWorker(
   options: PrepareOptions,
   mode: Job["mode"],
   onRecords: (records: readonly InspectRecord[]) => void | Promise<void>,
 ): Promise<Done> {
   const { dataset, signal } = options;
-  if (signal?.aborted) return Promise.reject(signal.reason as Error);
+  signal?.throwIfAborted();
   const path = typeof dataset === "string" ? dataset : null;
-  const job: Job = {
-    mode,
-    path,
-    options: dataOptions(options),
-    cache: options.cache === false ? null : (options.cache ?? cacheRoot()),
+  const cache = options.cache === false ? null : (options.cache ?? cacheRoot());
+  const watch = newWatch();
+  const heap = options.workerMemory ?? WORKER_HEAP;
+  const onNote = (message: unknown): void => {
+    const m = message as Note;
+    if (m.type === "need") feed?.next();
+    else if (m.type === "records") Promise.resolve(onRecords(m.records)).then(() => recordsRead(watch), fail);
+    else options.onProgress?.({ rows: m.rows, bytes: m.bytes, totalBytes: m.totalBytes });
   };
-  const watch = new SharedArrayBuffer(WATCH_BYTES);
-  new Int32Array(watch)[0] = -1;
-  const memory = options.workerMemory ?? 2048;
-  const worker = new Worker(new URL("./worker.js", import.meta.url), {
-    name: `attune-data-${randomUUID().slice(0, 8)}`,
-    workerData: { job, watch },
-    resourceLimits: { maxOldGenerationSizeMb: memory, stackSizeMb: 4 },
-  });
-  return new Promise<Done>((resolve, reject) => {
-    let settled = false;
-    const settle = (finish: () => void): void => {
-      if (settled) return;
-      settled = true;
-      clearInterval(watchdog);
-      signal?.removeEventListener("abort", abort);
-      feed?.stop();
-      void worker.terminate().then(finish);
-    };
-    const fail = (e: unknown): void => settle(() => reject(e as Error));
-    const abort = (): void => fail(signal!.reason);
-    signal?.addEventListener("abort", abort, { once: true });
-    const watchdog = watchTemplate(watch, (options.templateSeconds ?? 10) * 1000, fail);
-    const feed = path === null ? new Feed(worker, dataset as Rows, fail) : null;
-    worker.on("message", (m: FromWorker) => {
-      if (settled) return;
-      if (m.type === "need") feed?.next();
-      else if (m.type === "records") Promise.resolve(onRecords(m.records)).then(() => recordsRead(watch), fail);
-      else if (m.type === "progress") options.onProgress?.({ rows: m.rows, bytes: m.bytes, totalBytes: m.totalBytes });
-      else if (m.type === "error") fail(revive(m));
-      else settle(() => resolve(m));
-    });
-    worker.on("error", (e: Error & { code?: string }) =>
-      fail(
-        e.code === "ERR_WORKER_OUT_OF_MEMORY"
-          ? new DataError(`data: rows and chat template must fit in ${memory} MiB of memory, got more`, { cause: e })
-          : e,
-      ),
-    );
-    worker.on("exit", (code) => fail(new DataError(`data: the worker must finish, got exit ${code}`)));
-  });
+  const thread = new Thread<DataFunctions>(new URL("./worker.js", import.meta.url), { name: "data", heap, onNote });
+  const fail = (e: unknown): void => void thread.close(e);
+  const abort = (): void => fail(signal!.reason);
+  signal?.addEventListener("abort", abort, { once: true });
+  const watchdog = watchTemplate(watch, options.templateSeconds ?? TEMPLATE_SECONDS, fail);
+  const feed = path === null ? new Feed(thread, dataset as Rows, fail) : null;
+  try {
+    return await thread.call("run", [{ mode, path, options: dataOptions(options), cache }, watch]);
+  } catch (e) {
+    throw outOfHeap(e, heap);
+  } finally {
+    clearInterval(watchdog);
+    signal?.removeEventListener("abort", abort);
+    feed?.stop();
+    await thread.close();
+  }
 }
 
 function recordsRead(watch: SharedArrayBuffer): void {
@@ -154,43 +130,18 @@ function recordsRead(watch: SharedArrayBuffer): void {
   Atomics.notify(unread, 0);
 }
 
-/** Ends a job whose template runs for too long on one row: nothing inside the thread could. */
-function watchTemplate(watch: SharedArrayBuffer, limit: number, fail: (e: Error) => void): NodeJS.Timeout {
-  const [row, since] = [new Int32Array(watch, 0, 1), new Float64Array(watch, 8, 1)];
-  return setInterval(
-    () => {
-      const at = Atomics.load(row, 0);
-      if (at >= 0 && Date.now() - since[0]! > limit)
-        fail(
-          new DataError(
-            `data: ${at === TRIAL ? "" : `row ${at}: `}the chat template must render a conversation within ${limit / 1000} s, got no end`,
-          ),
-        );
-    },
-    Math.min(limit / 4, 250),
-  );
-}
-
-function revive(m: Extract<FromWorker, { type: "error" }>): Error {
-  const Class = (errors as unknown as Record<string, new (message: string, options?: object) => Error>)[m.name];
-  if (m.code !== null && Class && m.name !== "AttuneError") return new Class(m.message, { code: m.code });
-  const error = new Error(m.message);
-  error.stack = m.stack;
-  return error;
-}
-
 const FEED_ROWS = 64;
 
 /** Sends rows of the caller's iterable to the worker as it asks for them. */
 class Feed {
-  readonly #worker: Worker;
+  readonly #thread: Thread<DataFunctions>;
   readonly #iterator: AsyncIterator<unknown> | Iterator<unknown>;
   readonly #fail: (e: unknown) => void;
   #row = 0;
   #stopped = false;
 
-  constructor(worker: Worker, rows: Rows, fail: (e: unknown) => void) {
-    this.#worker = worker;
+  constructor(thread: Thread<DataFunctions>, rows: Rows, fail: (e: unknown) => void) {
+    this.#thread = thread;
     this.#iterator = Symbol.asyncIterator in rows ? rows[Symbol.asyncIterator]() : rows[Symbol.iterator]();
     this.#fail = fail;
   }
@@ -218,7 +169,7 @@ class Feed {
     }
     if (this.#stopped) return;
     try {
-      if (rows.length > 0) this.#worker.postMessage({ type: "rows", rows });
+      if (rows.length > 0) this.#thread.tell({ type: "rows", rows });
     } catch (e) {
       throw new DataError(
         `dataset: rows ${this.#row} to ${this.#row + rows.length - 1} must be plain data, got ${(e as Error).message}`,
@@ -228,6 +179,6 @@ class Feed {
     this.#row += rows.length;
     if (!ended) return;
     this.#stopped = true;
-    this.#worker.postMessage({ type: "end" });
+    this.#thread.tell({ type: "end" });
   }
 }

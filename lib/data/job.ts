@@ -6,7 +6,8 @@ import { DataError } from "../errors.ts";
 import { cacheKey, hashFile, readCache, writeCache } from "./cache.ts";
 import type { EncodedRow } from "./encode.ts";
 import { inspectRecord } from "./inspect.ts";
-import type { FromWorker, Job } from "./messages.ts";
+import { Moved } from "../thread.ts";
+import type { Done, Job, Note } from "./messages.ts";
 import { checkVocab, encodeAll, fileSource, invalidRow, load } from "./pipeline.ts";
 import type { DataOptions, Loaded, Source } from "./pipeline.ts";
 import { tally } from "./report.ts";
@@ -14,17 +15,14 @@ import type { DataReport, TokenName } from "./report.ts";
 import type { Row } from "./rows.ts";
 import { TreeTableBuilder } from "./tree_table.ts";
 import { treeTokens, trainedCount } from "./types.ts";
+import { rowWatcher } from "./watch.ts";
 
-export type Post = (message: FromWorker, transfer?: ArrayBuffer[]) => void;
+export type Say = (message: Note) => void;
 
-export async function runJob(job: Job, pushed: Source | null, watch: SharedArrayBuffer, post: Post): Promise<void> {
+export async function runJob(job: Job, pushed: Source | null, watch: SharedArrayBuffer, say: Say): Promise<Moved<Done>> {
   const { options } = job;
   const source = pushed ?? fileSource(job.path!);
-  const watcher = { row: new Int32Array(watch, 0, 1), since: new Float64Array(watch, 8, 1) };
-  const onRow = (row: number): void => {
-    watcher.since[0] = Date.now();
-    Atomics.store(watcher.row, 0, row);
-  };
+  const onRow = rowWatcher(watch);
   const loaded = await load(options, onRow);
   const cache = job.mode === "prepare" && job.path !== null ? job.cache : null;
   const keyOf = (fileHash: string): string => cacheKey(fileHash, loaded.tokenizer.hash, loaded.templates, options);
@@ -33,9 +31,7 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
     const entry = fileHash === null ? null : readCache(cache, keyOf(fileHash));
     if (entry) {
       const report = { ...entry.report, chatTemplateDate: options.chatTemplateDate };
-      return post({ type: "done", arrays: entry.arrays, report, hash: entry.hash, cached: true }, [
-        entry.arrays.buffer,
-      ]);
+      return new Moved({ arrays: entry.arrays, report, hash: entry.hash, cached: true }, [entry.arrays.buffer]);
     }
   }
   const report = startReport(loaded, options);
@@ -48,7 +44,7 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
     if (cache !== null) fileHash.update(chunk);
   };
   for await (const { rows, encoded } of encodeAll(source, loaded.encoder, onRow, onBytes)) {
-    if (job.mode === "inspect") postRecords(encoded, watch, post);
+    if (job.mode === "inspect") sayRecords(encoded, watch, say);
     encoded.forEach((e, i) => {
       count(report, e);
       if (job.mode === "inspect") return;
@@ -57,23 +53,23 @@ export async function runJob(job: Job, pushed: Source | null, watch: SharedArray
         builder.add(e.tree);
       }
     });
-    post({ type: "progress", rows: report.rows, bytes, totalBytes });
+    say({ type: "progress", rows: report.rows, bytes, totalBytes });
   }
-  if (job.mode === "inspect") return post({ type: "done", arrays: null, report, hash: "", cached: false });
+  if (job.mode === "inspect") return new Moved({ arrays: null, report, hash: "", cached: false }, []);
   if (report.kept === 0) throw nothingLeft(source, report);
   const arrays = builder.finish();
   const hash = createHash("sha256").update(new Uint8Array(arrays.buffer)).digest("hex");
   // Named by the bytes that were read: the file may have changed since it was looked up.
   if (cache !== null) writeCache(cache, keyOf(fileHash.digest("hex")), { arrays, report, hash });
-  post({ type: "done", arrays, report, hash, cached: false }, [arrays.buffer]);
+  return new Moved({ arrays, report, hash, cached: false }, [arrays.buffer]);
 }
 
-/** Posts records, a batch ahead of the reader at most. */
-function postRecords(encoded: readonly EncodedRow[], watch: SharedArrayBuffer, post: Post): void {
+/** Notes records, a batch ahead of the reader at most. */
+function sayRecords(encoded: readonly EncodedRow[], watch: SharedArrayBuffer, say: Say): void {
   const unread = new Int32Array(watch, 4, 1);
   for (let n = Atomics.load(unread, 0); n > 1; n = Atomics.load(unread, 0)) Atomics.wait(unread, 0, n, 100);
   Atomics.add(unread, 0, 1);
-  post({ type: "records", records: encoded.map(inspectRecord) });
+  say({ type: "records", records: encoded.map(inspectRecord) });
 }
 
 function sizeOf(path: string): number {

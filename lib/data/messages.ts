@@ -1,4 +1,4 @@
-// What the data worker and its owner say to each other.
+// What the data worker and its owner say to each other beside calls and answers (../thread.ts).
 
 import type { InspectRecord } from "./inspect.ts";
 import type { DataOptions } from "./pipeline.ts";
@@ -15,30 +15,21 @@ export interface Job {
   readonly cache: string | null;
 }
 
-/** Shared with the owner: Int32 [0] the row whose template runs or -1, [1] batches of records not yet read; Float64 at byte 8 when the row began. */
-export const WATCH_BYTES = 16;
+/** What the owner tells the worker while a job with pushed rows runs. */
+export type Told = { readonly type: "rows"; readonly rows: readonly unknown[] } | { readonly type: "end" };
 
-/** What `onRow` is told while the template is read and tried on a short conversation. */
-export const TRIAL = 0x7fffffff;
-
-export type ToWorker = { readonly type: "rows"; readonly rows: readonly unknown[] } | { readonly type: "end" };
-
-export type FromWorker =
-  /** The worker has room for another batch of pushed rows. */
+/** What the worker notes while a job runs. */
+export type Note =
+  /** There is room for another batch of pushed rows. */
   | { readonly type: "need" }
   | { readonly type: "progress"; readonly rows: number; readonly bytes: number; readonly totalBytes: number }
-  | { readonly type: "records"; readonly records: readonly InspectRecord[] }
-  | {
-      readonly type: "done";
-      readonly arrays: TreeArrays | null;
-      readonly report: DataReport;
-      readonly hash: string;
-      readonly cached: boolean;
-    }
-  | {
-      readonly type: "error";
-      readonly name: string;
-      readonly code: string | null;
-      readonly message: string;
-      readonly stack: string;
-    };
+  | { readonly type: "records"; readonly records: readonly InspectRecord[] };
+
+/** What a job comes to. */
+export interface Done {
+  /** Null for inspect. */
+  readonly arrays: TreeArrays | null;
+  readonly report: DataReport;
+  readonly hash: string;
+  readonly cached: boolean;
+}

@@ -6,7 +6,6 @@ import { DataError } from "../errors.ts";
 import { RowEncoder } from "./encode.ts";
 import type { EncodeOptions, EncodedRow } from "./encode.ts";
 import { JsonError, fromJs, kindOf } from "./json.ts";
-import { TRIAL } from "./messages.ts";
 import { readRows } from "./rows.ts";
 import type { OnBytes, Row } from "./rows.ts";
 import { endTokens } from "./stop.ts";
@@ -14,6 +13,7 @@ import type { EndTokens } from "./stop.ts";
 import { ChatTemplate, templateDate } from "./template.ts";
 import { loadTokenizer } from "./tokenizer.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import { TRIAL } from "./watch.ts";
 
 /** What decides the tokens of a data set, besides its rows. Plain data: it crosses to the worker. */
 export interface DataOptions extends EncodeOptions {

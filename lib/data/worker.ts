@@ -1,25 +1,23 @@
-// The data worker: prepares a data set on its own thread and posts the trees, or posts the records of inspect.
+// The data worker: prepares a data set on its own thread, or notes the records of inspect.
 
-import { parentPort, workerData } from "node:worker_threads";
-import { AttuneError } from "../errors.ts";
+import { note, serve } from "../thread.ts";
+import type { Moved } from "../thread.ts";
 import { PushSource } from "./push_source.ts";
 import { runJob } from "./job.ts";
-import type { FromWorker, Job, ToWorker } from "./messages.ts";
+import type { Done, Job, Note, Told } from "./messages.ts";
 
-const port = parentPort!;
-const { job, watch } = workerData as { job: Job; watch: SharedArrayBuffer };
-const post = (message: FromWorker, transfer: ArrayBuffer[] = []): void => port.postMessage(message, transfer);
+let pushed: PushSource | undefined;
+const say = (message: Note): void => note(message);
 
-const pushed = job.path === null ? new PushSource(() => post({ type: "need" })) : null;
-port.on("message", (message: ToWorker) => {
-  if (message.type === "rows") pushed?.push(message.rows);
-  else if (message.type === "end") pushed?.end();
+const functions = {
+  run(job: Job, watch: SharedArrayBuffer): Promise<Moved<Done>> {
+    if (job.path === null) pushed = new PushSource(() => say({ type: "need" }));
+    return runJob(job, pushed ?? null, watch, say);
+  },
+};
+export type DataFunctions = typeof functions;
+serve(functions, (message) => {
+  const m = message as Told;
+  if (m.type === "rows") pushed?.push(m.rows);
+  else pushed?.end();
 });
-
-runJob(job, pushed, watch, post)
-  .catch((e: unknown) => {
-    const error = e instanceof Error ? e : new Error(String(e));
-    const code = error instanceof AttuneError ? error.code : null;
-    post({ type: "error", name: error.name, code, message: error.message, stack: error.stack ?? "" });
-  })
-  .finally(() => port.close());

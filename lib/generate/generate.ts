@@ -1,13 +1,16 @@
 // Generation over a key-value cache, several prompts at a time: what `attune generate`, `attune chat` and the library call.
 import { today } from "../data/dataset.ts";
-import { load } from "../data/pipeline.ts";
+import type { DataOptions } from "../data/pipeline.ts";
+import type { EndTokens } from "../data/stop.ts";
 import type { JsonObject } from "../data/json.ts";
-import { DataError } from "../errors.ts";
-import { compile } from "../train/compile.ts";
+import { newWatch, outOfHeap, TEMPLATE_SECONDS, watchTemplate, WORKER_HEAP } from "../data/watch.ts";
+import { Thread } from "../thread.ts";
+import { compile } from "../train/background.ts";
 import { loadModel, readWeights, type LoadedModel } from "../train/engine.ts";
 import type { LoadedProgram } from "../runtime/session.ts";
 import type { CacheSizes } from "./programs.ts";
-import { sampleToken, type SampleOptions } from "./sample.ts";
+import type { SampleOptions } from "./sample.ts";
+import type { Draw, GenerateFunctions } from "./worker.ts";
 
 /** A text to go on from, or a conversation to answer. */
 export type Prompt = string | readonly JsonObject[];
@@ -40,23 +43,46 @@ const SLOTS = 16;
 
 /** Open a model for generation. */
 export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
-  const data = await load({
-    task: "sft",
-    tokenizer: o.model,
-    textField: "text",
-    roleMap: {},
-    maxLength: null,
-    assistantOnlyLoss: false,
-    completionOnlyLoss: null,
-    specialTokensInContent: "warn",
-    untrainedRows: "keep",
-    chatTemplatePath: o.chatTemplatePath ?? null,
-    chatTemplateDate: o.chatTemplateDate ?? today(),
-    invalidRows: "error",
-    vocabSize: null,
-  });
-  const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
-  return new Generator(data, loaded);
+  const texts = new Texts();
+  try {
+    const ends = await texts.call("open", [tokenOptions(o), texts.watch]);
+    const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
+    return new Generator(texts, ends, loaded);
+  } catch (error) {
+    await texts.close();
+    throw error;
+  }
+}
+
+const tokenOptions = (o: GeneratorOptions): DataOptions => ({
+  task: "sft",
+  tokenizer: o.model,
+  textField: "text",
+  roleMap: {},
+  maxLength: null,
+  assistantOnlyLoss: false,
+  completionOnlyLoss: null,
+  specialTokensInContent: "warn",
+  untrainedRows: "keep",
+  chatTemplatePath: o.chatTemplatePath ?? null,
+  chatTemplateDate: o.chatTemplateDate ?? today(),
+  invalidRows: "error",
+  vocabSize: null,
+});
+
+/** The generator's thread under the limits of a template: one that does not end, or takes too much memory, ends the thread. */
+class Texts {
+  readonly watch = newWatch();
+  readonly #thread = new Thread<GenerateFunctions>(new URL("./worker.js", import.meta.url), { name: "generate", heap: WORKER_HEAP });
+  readonly #watchdog = watchTemplate(this.watch, TEMPLATE_SECONDS, (e) => void this.#thread.close(e));
+
+  readonly call: Thread<GenerateFunctions>["call"] = (name, args, moved) =>
+    this.#thread.call(name, args, moved).catch((e: unknown) => Promise.reject(outOfHeap(e, WORKER_HEAP)));
+
+  close(): Promise<void> {
+    clearInterval(this.#watchdog);
+    return this.#thread.close();
+  }
 }
 
 interface Sequence {
@@ -67,17 +93,17 @@ interface Sequence {
 }
 
 export class Generator {
-  readonly #data: Awaited<ReturnType<typeof load>>;
+  readonly #texts: Texts;
   readonly #loaded: LoadedModel;
   readonly #stops: ReadonlySet<number>;
   #programs: { readonly sizes: CacheSizes; readonly tokens: number; readonly prefill: LoadedProgram; readonly decode: LoadedProgram } | undefined;
 
-  constructor(data: Awaited<ReturnType<typeof load>>, loaded: LoadedModel) {
-    this.#data = data;
+  constructor(texts: Texts, ends: EndTokens, loaded: LoadedModel) {
+    this.#texts = texts;
     this.#loaded = loaded;
     const config = loaded.model.generationConfig?.value as { eos_token_id?: number | number[] } | undefined;
     const named = config?.eos_token_id ?? loaded.model.config.eosTokenIds;
-    this.#stops = new Set([named, data.ends.stop, data.ends.eos].flat().filter((id): id is number => typeof id === "number"));
+    this.#stops = new Set([named, ends.stop, ends.eos].flat().filter((id): id is number => typeof id === "number"));
   }
 
   /** Completions in the order of the prompts. */
@@ -114,21 +140,9 @@ export class Generator {
     for (const s of sequences) yield await this.#completion(s);
   }
 
-  async #ids(prompt: Prompt): Promise<readonly number[]> {
-    const { tokenizer, template } = this.#data;
-    if (typeof prompt === "string") return (await tokenizer.encode([{ text: prompt, special: true }]))[0]!.ids;
-    if (!template) throw new DataError("messages: need a chat template, and the model folder has none (give chat_template_path)");
-    const { text } = template.render({ messages: prompt, addGenerationPrompt: true });
-    return (await tokenizer.encode([{ text, special: false }]))[0]!.ids;
-  }
-
   async #start(prompts: readonly Prompt[], index: number, o: Sampling): Promise<Sequence[]> {
-    const sequences: Sequence[] = [];
-    for (const [i, p] of prompts.entries()) {
-      const prompt = await this.#ids(p);
-      if (prompt.length === 0) throw new DataError(`prompt ${index + i}: must have a token, got an empty text`);
-      sequences.push({ index: index + i, prompt, out: [], done: undefined });
-    }
+    const ids = await this.#texts.call("ids", [prompts, index]);
+    const sequences = ids.map((prompt, i): Sequence => ({ index: index + i, prompt, out: [], done: undefined }));
     const places = Math.max(...sequences.map((s) => s.prompt.length)) + o.maxNewTokens;
     const tokens = sequences.reduce((n, s) => n + s.prompt.length, 0);
     await this.#fit(sequences.length, places, tokens);
@@ -170,7 +184,7 @@ export class Generator {
       },
       ...(o.signal && { signal: o.signal }),
     });
-    this.#take(first["outputs/logits"] as Float32Array, sequences, o);
+    await this.#take(first["outputs/logits"] as Float32Array, sequences, o);
     yield;
     while (sequences.some((s) => !s.done)) {
       o.signal?.throwIfAborted();
@@ -186,32 +200,32 @@ export class Generator {
         },
         ...(o.signal && { signal: o.signal }),
       });
-      this.#take(out["outputs/logits"] as Float32Array, sequences, o);
+      await this.#take(out["outputs/logits"] as Float32Array, sequences, o);
       yield;
     }
   }
 
-  #take(logits: Float32Array, sequences: readonly Sequence[], o: Sampling): void {
-    const v = this.#loaded.model.config.vocabSize;
-    sequences.forEach((s, i) => {
-      if (s.done) return;
-      const id = sampleToken(logits.subarray(i * v, (i + 1) * v), o, s.index, s.out.length);
+  async #take(logits: Float32Array, sequences: readonly Sequence[], o: Sampling): Promise<void> {
+    const { temperature, topK, topP, seed } = o;
+    const going = sequences.flatMap((s, row) => (s.done ? [] : [{ s, row }]));
+    const draws = going.map(({ s, row }): Draw => ({ row, sequence: s.index, place: s.out.length }));
+    const options = { temperature, topK, topP, seed };
+    const tokens = await this.#texts.call("sample", [logits, this.#loaded.model.config.vocabSize, draws, options], [logits.buffer as ArrayBuffer]);
+    going.forEach(({ s }, i) => {
+      const id = tokens[i]!;
       if (this.#stops.has(id)) s.done = "stop";
-      else {
-        s.out.push(id);
-        if (s.out.length >= o.maxNewTokens) s.done = "length";
-      }
+      else if (s.out.push(id) >= o.maxNewTokens) s.done = "length";
     });
   }
 
   #text(s: Sequence): Promise<string> {
-    return this.#data.tokenizer.decode(s.out, true);
+    return this.#texts.call("text", [s.out]);
   }
   async #completion(s: Sequence): Promise<Completion> {
     return { text: await this.#text(s), tokens: s.out.length, finishReason: s.done ?? "length" };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#loaded.session.close();
+    await Promise.all([this.#texts.close(), this.#loaded.session.close()]);
   }
 }

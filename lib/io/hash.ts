@@ -1,8 +1,7 @@
 // Content hashes of files, computed on a worker thread: large files never hold up the event loop.
 import { createHash } from "node:crypto";
-import { Worker } from "node:worker_threads";
-import { StateError } from "../errors.ts";
-import { readError } from "./json.ts";
+import { Thread } from "../thread.ts";
+import type { HashFunctions } from "./hash_worker.ts";
 
 export interface FileHash {
   readonly path: string;
@@ -11,36 +10,23 @@ export interface FileHash {
   readonly sha256: string;
 }
 
-type Message = FileHash | { readonly path: string; readonly code: string; readonly message: string };
-
 /** Sizes and SHA-256 sums of files, in their order. Throws DataError naming a file that cannot be read; an abort rejects with its reason. */
 export async function hashFiles(
   paths: readonly string[],
   options: { readonly signal?: AbortSignal } = {},
 ): Promise<FileHash[]> {
-  options.signal?.throwIfAborted();
+  const { signal } = options;
+  signal?.throwIfAborted();
   if (paths.length === 0) return [];
-  const worker = new Worker(new URL("./hash_worker.js", import.meta.url), { workerData: [...paths], execArgv: [] });
-  const results: FileHash[] = [];
-  let stop: (() => void) | undefined;
+  const thread = new Thread<HashFunctions>(new URL("./hash_worker.js", import.meta.url), { name: "hash" });
+  const stop = (): void => void thread.close(signal!.reason);
+  signal?.addEventListener("abort", stop, { once: true });
   try {
-    await new Promise<void>((resolve, reject) => {
-      stop = () => reject(options.signal?.reason as Error);
-      options.signal?.addEventListener("abort", stop, { once: true });
-      worker.on("error", reject);
-      worker.on("exit", () => reject(new StateError("the hashing thread must finish its files, but it ended early")));
-      worker.on("message", (message: Message) => {
-        if ("message" in message)
-          return reject(readError(message.path, Object.assign(new Error(message.message), message)));
-        results.push(message);
-        if (results.length === paths.length) resolve();
-      });
-    });
+    return await thread.call("hash", [paths]);
   } finally {
-    if (stop !== undefined) options.signal?.removeEventListener("abort", stop);
-    await worker.terminate();
+    signal?.removeEventListener("abort", stop);
+    await thread.close();
   }
-  return results;
 }
 
 /** SHA-256 of a string, for cache keys and configuration hashes. */

@@ -1,11 +1,13 @@
-// Worker thread of hash.ts: reads the files it is given, one after another, and posts their sizes and SHA-256 sums.
+// Worker thread of hash.ts: reads the files it is given, one after another, and answers with their sizes and SHA-256 sums.
 import { createHash } from "node:crypto";
 import { closeSync, openSync, readSync } from "node:fs";
-import { parentPort, workerData } from "node:worker_threads";
+import { serve } from "../thread.ts";
+import type { FileHash } from "./hash.ts";
+import { readError } from "./json.ts";
 
-const paths = workerData as readonly string[];
 const chunk = Buffer.allocUnsafeSlow(2 ** 22);
-for (const path of paths) {
+
+function hashFile(path: string): FileHash {
   try {
     const file = openSync(path, "r");
     const hash = createHash("sha256");
@@ -16,10 +18,12 @@ for (const path of paths) {
     } finally {
       closeSync(file);
     }
-    parentPort?.postMessage({ path, size, sha256: hash.digest("hex") });
+    return { path, size, sha256: hash.digest("hex") };
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException;
-    parentPort?.postMessage({ path, code, message });
-    break;
+    throw readError(path, error);
   }
 }
+
+const functions = { hash: (paths: readonly string[]): FileHash[] => paths.map(hashFile) };
+export type HashFunctions = typeof functions;
+serve(functions);

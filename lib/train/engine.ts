@@ -1,17 +1,16 @@
 // The engine of a run: a session with the model's weights, the programs compiled for the run's capacities, and one call per
 // native step. It knows graphs and buffers; what a step means is said in sft.ts and dpo.ts.
 import { chunkRows, type MicroBatch, type RowChunk } from "../data/pack.ts";
-import { openModel, weightReads } from "../io/model_folder.ts";
+import { weightReads, type OpenedModel } from "../io/model_folder.ts";
 import type { DType } from "../ir/types.ts";
 import "../ops/index.ts";
 import { parameters, type Parameter } from "../models/config.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
 import { tableHash } from "../program/encode.ts";
 import { Session, type LoadedProgram } from "../runtime/session.ts";
-import { compile, type Compiled } from "./compile.ts";
+import { compile, openModel, type Compiled } from "./background.ts";
 import type { LossSpec, ModelSpec, Sizes } from "./programs.ts";
 
-export type OpenModel = Awaited<ReturnType<typeof openModel>>;
 export type Outputs = Record<string, Float32Array>;
 
 export interface EngineOptions {
@@ -23,7 +22,7 @@ export interface EngineOptions {
 /** A model in a session: what training, scoring and generation share. */
 export interface LoadedModel {
   readonly session: Session;
-  readonly model: OpenModel;
+  readonly model: OpenedModel;
   readonly parameters: readonly Parameter[];
   readonly spec: ModelSpec;
 }
@@ -38,7 +37,7 @@ export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedMo
 }
 
 /** Fill weights/* from the model folder. */
-export async function readWeights(m: LoadedModel, source: OpenModel = m.model): Promise<void> {
+export async function readWeights(m: LoadedModel, source: OpenedModel = m.model): Promise<void> {
   await m.session.readFiles(weightReads(source, m.parameters));
 }
 

@@ -3,7 +3,7 @@ import { totalmem } from "node:os";
 import { OutOfMemoryError } from "../errors.ts";
 import { Session } from "../runtime/session.ts";
 import { formatBytes } from "./config_bytes.ts";
-import { compile, type Compiled } from "./compile.ts";
+import { compile, type Compiled } from "./background.ts";
 import type { LoadedModel } from "./engine.ts";
 
 /** Bytes by kind, and their sum: all that a session takes. Node itself and the rows, about 100 MB, come on top. */

@@ -1,6 +1,6 @@
 // What `attune plan` shows: the memory of a run before it starts, by kind, and the work of a step.
 import type { RunConfig, Task } from "./config.ts";
-import { flops } from "./compile.ts";
+import { flops } from "./background.ts";
 import { compileTraining, loadModel } from "./engine.ts";
 import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";

@@ -1,7 +1,7 @@
 // The work of a run, from its programs' own costs, and the rate at which this machine multiplies matrices: together a floor for its time.
 import type { TreeTable } from "../data/tree_table.ts";
 import { Session } from "../runtime/session.ts";
-import { compile, flops, type ProgramArgs, type ProgramName } from "./compile.ts";
+import { compile, flops, type ProgramArgs, type ProgramName } from "./background.ts";
 import type { LoadedModel } from "./engine.ts";
 
 const SAMPLE = 64;

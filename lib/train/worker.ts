@@ -1,7 +1,9 @@
-// The compiling thread: the programs that attune runs, by name, traced, planned and encoded from plain data.
+// The background thread's work: the programs that attune runs, by name, traced, planned and encoded from plain data; and what else of a
+// run computes for a while.
 import { decodeProgram, prefillProgram } from "../generate/programs.ts";
 import { buffer, store, trace, type Graph } from "../ir/graph.ts";
 import { resolve, type, type Counts, type DType } from "../ir/types.ts";
+import { openModel } from "../io/model_folder.ts";
 import { linear } from "../ops/gemm.ts";
 import "../ops/index.ts";
 import { normProgram, updateProgram } from "../optim/adamw.ts";
@@ -29,6 +31,7 @@ export interface Compiled {
 const graphOf = (name: keyof Programs, args: readonly unknown[]): Graph => (programs[name] as (...args: readonly unknown[]) => Graph)(...args);
 
 const functions = {
+  openModel,
   compile(device: string, name: keyof Programs, args: readonly unknown[]): Moved<Compiled> {
     const plan = compile(graphOf(name, args), scratchOf(device));
     const bytes = encode(plan);
@@ -44,5 +47,5 @@ const functions = {
     });
   },
 };
-export type CompileFunctions = typeof functions;
+export type BackgroundFunctions = typeof functions;
 serve(functions);

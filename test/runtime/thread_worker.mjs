@@ -1,0 +1,23 @@
+// The worker that thread.test.ts calls.
+import { NumericError } from "#lib/errors.js";
+import { Moved, note, serve } from "#lib/thread.js";
+
+serve(
+  {
+    add: (a, b) => a + b,
+    moved(n) {
+      const x = new Float32Array(n).fill(1);
+      return new Moved(x, [x.buffer]);
+    },
+    length: (x) => x.length,
+    refuse() {
+      throw new NumericError("loss: must be finite, got NaN", { code: "ERR_LOSS" });
+    },
+    crash: () => null.nothing,
+    fill() {
+      for (const all = []; ; ) all.push(new Array(1e5).fill({}));
+    },
+    wait: () => new Promise((resolve) => setTimeout(resolve, 1e6)),
+  },
+  (message) => note({ heard: message }),
+);
