@@ -10,10 +10,13 @@ import type { WeightTransfer } from "#lib/io/model_folder.js";
 
 export const fixtures = fileURLToPath(new URL("../fixtures/io/", import.meta.url));
 
+const made: string[] = [];
+afterAll(() => Promise.all(made.map((dir) => rm(dir, { recursive: true, force: true }))));
+
 /** A folder that is removed after the test file. */
 export function temporaryFolder(): string {
   const dir = mkdtempSync(join(tmpdir(), "attune-io-"));
-  afterAll(() => rm(dir, { recursive: true, force: true }));
+  made.push(dir); // a hook set inside a test would never run
   return dir;
 }
 

@@ -98,16 +98,25 @@ export async function lasting(seconds: number): Promise<Uint8Array> {
 
 export const short = long(64, 1);
 
+// What the tests of a file leave; a hook set inside a test would never run.
+const sessions: Session[] = [];
+const made: string[] = [];
+afterAll(async () => {
+  await Promise.all(sessions.map((s) => s.close()));
+  for (const dir of made) rmSync(dir, { recursive: true, force: true });
+});
+
 /** A session that is closed after the test file. */
 export function session(options: SessionOptions = { device: "cpu", threads: 2 }): Session {
   const s = Session.create(options);
-  afterAll(() => s.close());
+  sessions.push(s);
   return s;
 }
 
+/** A folder that is removed after the test file. */
 export function temporaryFolder(): string {
   const dir = mkdtempSync(join(tmpdir(), "attune-runtime-"));
-  afterAll(() => rmSync(dir, { recursive: true, force: true }));
+  made.push(dir);
   return dir;
 }
 
