@@ -6,6 +6,7 @@ import type { Tree } from "../data/types.ts";
 import { DataError } from "../errors.ts";
 import { loadModel, readWeights, Scorer } from "../train/engine.ts";
 
+/** What is scored, and where. */
 export interface ScoreOptions {
   readonly model: string;
   /** .jsonl or .json of {"input_ids"}, {"text"} or {"prompt", "completion"}. */
@@ -24,6 +25,7 @@ export interface ScoreHooks {
   readonly signal?: AbortSignal;
   onStage?(stage: { name: string; done: number; total: number | null; unit?: string }): void;
 }
+/** One row's log-probabilities, in nats. */
 export interface Score {
   readonly row: number;
   /** Log-probability of each scored token; for input_ids, logps[t] is that of token t+1 given tokens 0..t. */

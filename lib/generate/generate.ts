@@ -28,10 +28,14 @@ export interface GeneratorOptions {
   /** What the template's strftime_now sees, as 2026-01-31. Default: today. */
   readonly chatTemplateDate?: string | null;
 }
+/** How tokens are drawn, and how many. */
 export interface Sampling extends SampleOptions {
+  /** Tokens of an answer at most. */
   readonly maxNewTokens: number;
+  /** Aborting stops before the next token and rejects with its reason. */
   readonly signal?: AbortSignal;
 }
+/** One answer. */
 export interface Completion {
   readonly text: string;
   /** Tokens generated, the stop token not counted. */
@@ -41,7 +45,7 @@ export interface Completion {
 
 const SLOTS = 16;
 
-/** Open a model for generation. */
+/** Open a model folder for generation; dispose of it to free its memory and threads. Throws DataError, OutOfMemoryError, DeviceError. */
 export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
   const texts = new Texts();
   try {
@@ -92,6 +96,7 @@ interface Sequence {
   done: Completion["finishReason"] | undefined;
 }
 
+/** A model that goes on from texts and answers conversations, 16 at a time. */
 export class Generator {
   readonly #texts: Texts;
   readonly #loaded: LoadedModel;
@@ -106,7 +111,7 @@ export class Generator {
     this.#stops = new Set([named, ends.stop, ends.eos].flat().filter((id): id is number => typeof id === "number"));
   }
 
-  /** Completions in the order of the prompts. */
+  /** Completions in the order of the prompts. The same seed gives the same answers, however prompts are grouped. Throws DataError for a prompt without a token. */
   async *generate(prompts: Iterable<Prompt> | AsyncIterable<Prompt>, o: Sampling): AsyncGenerator<Completion> {
     let batch: Prompt[] = [];
     let index = 0;

@@ -51,6 +51,7 @@ export function* initialValues(
   }
 }
 
+/** What a random model is made from. */
 export interface InitOptions {
   /** A config.json in either spelling. */
   readonly configPath: string;

@@ -1,6 +1,7 @@
 // Types of values: a dtype and a static shape. A dimension is a number, or a capacity whose count in use is data.
 import { ShapeError } from "../errors.ts";
 
+/** What values are stored as; bfloat16 is the upper half of a float32's bits. */
 export type DType = "float32" | "bfloat16" | "int32";
 
 /** A capacity: fixed when a program is compiled; how much of it is in use comes with each run. Equal names are one dimension. */

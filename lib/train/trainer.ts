@@ -23,6 +23,7 @@ export interface Hooks {
   onStage(stage: { name: string; done: number; total: number | null; unit?: string; text?: string }): void;
   log(message: string): void;
 }
+/** An optimiser step's metrics under TRL's names: `loss`, `grad_norm`, `learning_rate`, `rewards/*`, ..., `step_seconds`, `peak_bytes`. */
 export type StepMetrics = { readonly step: number } & Readonly<Record<string, number>>;
 /** Rows in their layout, and what the task makes of them. */
 interface RowsOfRun {
