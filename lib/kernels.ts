@@ -151,7 +151,8 @@ export const segmentSum = segmentSumOp;
 export const logSoftmaxGather = logSoftmaxGatherOp;
 
 /**
- * logSoftmaxGather of hidden (M,C) times weight (V,C) transposed, in tiles of the vocabulary: no logits in memory.
+ * logSoftmaxGather of hidden (M,C) times weight (V,C) transposed at targets (M), in tiles of the vocabulary: logp, lse, entropy, hit and mean with no logits
+ * in memory.
  *
  * @see arXiv:2411.09009
  */

@@ -1,5 +1,6 @@
 // Work on another thread. A worker's module calls `serve` with its functions, and `Thread` calls them from the owner's side. Arguments
 // and answers are cloned, or moved where they say so; an error arrives as the class, code and message it was.
+import { setPriority } from "node:os";
 import { parentPort, Worker, type Transferable } from "node:worker_threads";
 import * as errors from "./errors.ts";
 
@@ -32,6 +33,7 @@ type Answer<R> = Awaited<R> extends Moved<infer T> ? T : Awaited<R>;
 
 /** In a worker's module: answer calls of `functions`; what the owner tells beside them goes to `told`. */
 export function serve(functions: Functions, told?: (message: unknown) => void): void {
+  if (process.platform === "linux") setPriority(10); // this thread alone: what the owner has to do goes first
   parentPort!.on("message", (m: Ask) => {
     if ("told" in m) return told?.(m.told);
     void answer(m.call, () => functions[m.name]!(...(m.args as never[])));

@@ -1,6 +1,8 @@
 // The session's thread. See worker.h.
 #include "worker.h"
 
+#include "../runtime/host.h"
+
 namespace attune::addon {
 
 namespace {
@@ -101,6 +103,7 @@ void Worker::measure() {
 }
 
 void Worker::loop() {
+  yield_to_others();
   for (;;) {
     std::unique_ptr<Command> command;
     {

@@ -2,6 +2,7 @@
 #include "host.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -71,6 +72,12 @@ int cpu_share() {
   }
 #endif
   return std::max(1, static_cast<int>(least));
+}
+
+void yield_to_others() {
+#if defined(__linux__)
+  [[maybe_unused]] const int now = nice(10);  // a thread's own, on Linux
+#endif
 }
 
 int64_t peak_rss() {

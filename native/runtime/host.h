@@ -7,6 +7,9 @@ namespace attune {
 // Whole CPUs: the affinity mask and the cgroup's quota (v2 and v1, this group and those above it), at least 1.
 int cpu_share();
 
+// The calling thread computes in the background: whatever else runs on this CPU goes first. Linux alone; elsewhere it does nothing.
+void yield_to_others();
+
 // The most resident memory the process has had, in bytes.
 int64_t peak_rss();
 

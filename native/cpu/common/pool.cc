@@ -12,6 +12,8 @@
 #include <new>
 #include <vector>
 
+#include "../../runtime/host.h"
+
 namespace attune::cpu {
 namespace {
 
@@ -116,6 +118,7 @@ class Threads final : public Pool {
   }
 
   void loop(int thread) {
+    yield_to_others();
     for (int idle = 0; !stop_.load(std::memory_order_relaxed);) {
       if (open(word_.load(std::memory_order_relaxed))) {
         work(thread);
