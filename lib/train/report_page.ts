@@ -30,6 +30,7 @@ const CHARTS: readonly Chart[] = [
   { title: "Reward margin", keys: ["rewards/margins", "eval_rewards/margins"] },
   { title: "Reward accuracy", keys: ["rewards/accuracies", "eval_rewards/accuracies"] },
   { title: "Log-probabilities", keys: ["logps/chosen", "logps/rejected"] },
+  { title: "Logits", keys: ["logits/chosen", "logits/rejected"] },
   { title: "Token accuracy", keys: ["mean_token_accuracy", "eval_mean_token_accuracy"] },
   { title: "Entropy", keys: ["entropy", "eval_entropy"] },
   { title: "Gradient norm", keys: ["grad_norm"] },
