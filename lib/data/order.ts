@@ -1,6 +1,8 @@
 // The order of examples: a permutation for each epoch that depends on seed and epoch alone, so that a run can begin anywhere.
 // Fisher-Yates over Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a counter-based generator.
 
+import { setImmediate } from "node:timers/promises";
+
 const M0 = 0xd2511f53;
 const M1 = 0xcd9e8d57;
 const W0 = 0x9e3779b9;
@@ -33,12 +35,16 @@ export function philox(
   return [c0, c1, c2, c3];
 }
 
+/** Draws between two turns of the event loop. */
+const TURN = 4096;
+
 /** The order in which epoch `epoch` takes `n` examples; with `shuffle: false` their own order. Uniform up to a bias below n / 2^53. */
-export function epochOrder(
+export async function epochOrder(
   n: number,
   options: { readonly seed: number; readonly epoch: number; readonly shuffle: boolean },
-): Int32Array {
-  const order = Int32Array.from({ length: n }, (_, i) => i);
+): Promise<Int32Array> {
+  const order = new Int32Array(n);
+  for (let i = 0; i < n; i++) order[i] = i;
   if (!options.shuffle) return order;
   const key = [options.seed >>> 0, Math.floor(options.seed / 2 ** 32) >>> 0] as const;
   for (let i = n - 1; i > 0; i--) {
@@ -46,6 +52,7 @@ export function epochOrder(
     const unit = ((a >>> 5) * 67108864 + (b >>> 6)) / 9007199254740992;
     const j = Math.floor(unit * (i + 1));
     [order[i], order[j]] = [order[j]!, order[i]!];
+    if (i % TURN === 0) await setImmediate();
   }
   return order;
 }

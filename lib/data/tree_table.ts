@@ -79,6 +79,18 @@ export class TreeTable implements Iterable<Tree> {
     return this.#rows[i]!;
   }
 
+  /** The tree that row `row` became: rows ascend. Errors: RangeError where it became none. */
+  find(row: number): number {
+    let [low, high] = [0, this.length];
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if (this.#rows[middle]! < row) low = middle + 1;
+      else high = middle;
+    }
+    if (this.#rows[low] !== row) throw new RangeError(`row ${row}: must have become a tree`);
+    return low;
+  }
+
   /** Tokens of tree `i`, the trunk once; `shared: false` counts it once for each branch. */
   tokens(i: number, shared = true): number {
     let total = this.#trunks[i]! * (shared ? 1 : this.branches);

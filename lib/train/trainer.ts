@@ -105,10 +105,10 @@ export class Trainer {
   }
 
   /** The trees of optimiser step `step` (from 0): exactly batchSize examples of the epoch's order, the last step of an epoch may be short. */
-  treesOf(step: number): Tree[] {
+  async treesOf(step: number): Promise<Tree[]> {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     if (this.#order?.epoch !== epoch)
-      this.#order = { epoch, places: epochOrder(this.data.trees.length, { seed: this.config.seed, epoch, shuffle: this.config.shuffle }) };
+      this.#order = { epoch, places: await epochOrder(this.data.trees.length, { seed: this.config.seed, epoch, shuffle: this.config.shuffle }) };
     const from = (step % this.stepsPerEpoch) * this.config.batchSize;
     return Array.from(this.#order.places.subarray(from, from + this.config.batchSize), (i) => this.data.trees.at(i));
   }
@@ -118,7 +118,7 @@ export class Trainer {
     const start = performance.now();
     const { config, engine } = this;
     const { run, layout } = this.#training;
-    const trees = this.treesOf(this.step);
+    const trees = await this.treesOf(this.step);
     const divisor = run.divisor(trees);
     const sums = new Sums();
     for (const micro of packStep(trees, layout.pack)) {
@@ -248,9 +248,7 @@ async function scoreReference(loaded: LoadedModel, { trees, pack }: Layout, data
 }
 
 function dpoRun(config: DpoConfig, trees: TreeTable, reference: Float64Array): TaskRun {
-  const place = new Map<number, number>();
-  for (let i = 0; i < trees.length; i++) place.set(trees.row(i), i);
-  const at = (row: number): number => place.get(row)!;
+  const at = (row: number): number => trees.find(row);
   const { beta, labelSmoothing, lossType } = config;
   return dpoTask({ beta, labelSmoothing, lossType }, (row) => trees.at(at(row)), (row) => [reference[2 * at(row)]!, reference[2 * at(row) + 1]!]);
 }

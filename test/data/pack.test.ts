@@ -173,31 +173,31 @@ describe("chunks of the head", () => {
 });
 
 describe("the order of examples", () => {
-  it("is a permutation, another for each seed and epoch, the same each time", () => {
-    const order = epochOrder(1000, { seed: 7, epoch: 0, shuffle: true });
+  it("is a permutation, another for each seed and epoch, the same each time", async () => {
+    const order = await epochOrder(1000, { seed: 7, epoch: 0, shuffle: true });
     expect([...order].sort((a, b) => a - b)).toEqual(Array.from({ length: 1000 }, (_, i) => i));
-    expect(epochOrder(1000, { seed: 7, epoch: 0, shuffle: true })).toEqual(order);
-    expect(epochOrder(1000, { seed: 7, epoch: 1, shuffle: true })).not.toEqual(order);
-    expect(epochOrder(1000, { seed: 8, epoch: 0, shuffle: true })).not.toEqual(order);
-    expect(epochOrder(1000, { seed: 7 + 2 ** 32, epoch: 0, shuffle: true })).not.toEqual(order);
+    expect(await epochOrder(1000, { seed: 7, epoch: 0, shuffle: true })).toEqual(order);
+    expect(await epochOrder(1000, { seed: 7, epoch: 1, shuffle: true })).not.toEqual(order);
+    expect(await epochOrder(1000, { seed: 8, epoch: 0, shuffle: true })).not.toEqual(order);
+    expect(await epochOrder(1000, { seed: 7 + 2 ** 32, epoch: 0, shuffle: true })).not.toEqual(order);
   });
 
-  it("is the file's own without shuffling", () => {
-    expect([...epochOrder(5, { seed: 7, epoch: 3, shuffle: false })]).toEqual([0, 1, 2, 3, 4]);
+  it("is the file's own without shuffling", async () => {
+    expect([...(await epochOrder(5, { seed: 7, epoch: 3, shuffle: false }))]).toEqual([0, 1, 2, 3, 4]);
   });
 
-  it("puts every example everywhere about equally often", () => {
+  it("puts every example everywhere about equally often", async () => {
     const counts = new Float64Array(64);
     const epochs = 8000;
     for (let epoch = 0; epoch < epochs; epoch++)
-      epochOrder(8, { seed: 1, epoch, shuffle: true }).forEach((x, at) => counts[x * 8 + at]!++);
+      (await epochOrder(8, { seed: 1, epoch, shuffle: true })).forEach((x, at) => counts[x * 8 + at]!++);
     const expectedCount = epochs / 8;
     const chi = counts.reduce((sum, c) => sum + (c - expectedCount) ** 2 / expectedCount, 0);
     expect(chi).toBeLessThan(86); // 49 degrees of freedom: above 86 once in a thousand seeds, and this seed is fixed
   });
 
-  it("is cut into steps of the batch size, the last may be short", () => {
-    const order = epochOrder(10, { seed: 0, epoch: 0, shuffle: false });
+  it("is cut into steps of the batch size, the last may be short", async () => {
+    const order = await epochOrder(10, { seed: 0, epoch: 0, shuffle: false });
     expect(stepsPerEpoch(10, 4)).toBe(3);
     expect([0, 1, 2].map((s) => [...stepExamples(order, s, 4)])).toEqual([
       [0, 1, 2, 3],
