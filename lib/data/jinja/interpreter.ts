@@ -65,6 +65,9 @@ export class PythonInterpreter extends Library {
     switch (node.type) {
       case "Known":
         return node["value"];
+      case "StringLiteral":
+      case "IntegerLiteral": // made once: the library's values are slow to make
+        return ((node as { made?: Value }).made ??= super.evaluate(node, scope));
       case "Identifier":
         for (let s: Scope | undefined = scope; s; s = s.parent)
           if (s.variables.has(node["value"])) return s.variables.get(node["value"])!;
