@@ -13,7 +13,8 @@ import { qwen3 } from "./families/qwen3.ts";
 export type WeightDtype = "float32" | "bfloat16" | "float16";
 
 export interface TransformerConfig {
-  readonly family: "llama" | "mistral" | "qwen2" | "qwen3";
+  /** config.json's model_type. */
+  readonly family: string;
   readonly vocabSize: number;
   readonly hiddenSize: number;
   readonly intermediateSize: number;
@@ -59,7 +60,7 @@ export interface Parameter {
 const families: readonly Family[] = [llama, mistral, qwen2, qwen3];
 
 /** The class name that transformers gives the family, as config.json's `architectures` holds it. */
-export function architectureOf(family: TransformerConfig["family"]): string {
+export function architectureOf(family: string): string {
   return families.find((f) => f.name === family)!.architecture;
 }
 

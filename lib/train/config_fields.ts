@@ -1,6 +1,7 @@
 // Every key of an SFT or DPO run, defined once. Defaults are TRL's unless the description says why not.
 
 import { z } from "zod";
+import { preferenceLosses, type PreferenceLossType } from "../losses/preference.ts";
 import { parseBytes } from "./config_bytes.ts";
 import { field } from "./config_schema.ts";
 
@@ -258,7 +259,7 @@ export const sftExtra = {
   }),
 };
 
-const lossType = z.enum(["sigmoid", "ipo", "hinge"]);
+const lossType = z.enum(Object.keys(preferenceLosses) as PreferenceLossType[]);
 
 /** Keys of DPO alone. */
 export const dpoExtra = {

@@ -6,6 +6,7 @@ import { packStep, chunkRows, type MicroBatch } from "#lib/data/pack.js";
 import type { Tree } from "#lib/data/types.js";
 import { interpret } from "#lib/ir/interpret.js";
 import { size } from "#lib/ir/types.js";
+import { preferenceLosses, type PreferenceLossType } from "#lib/losses/preference.js";
 import { parameters, type TransformerConfig } from "#lib/models/config.js";
 import { compile, lower } from "#lib/passes/compile.js";
 import { encode } from "#lib/program/encode.js";
@@ -45,7 +46,8 @@ const pair = (row: number, prompt: number, chosen: number, rejected: number): Tr
 const pairs = [pair(0, 5, 4, 3), pair(1, 3, 2, 6), pair(2, 7, 1, 1)];
 const sizes: Sizes = { tokens: 48, rows: 12, examples: 3, chunks: 2 };
 const dpo: LossSpec = { kind: "dpo", lossType: "sigmoid", beta: 0.3, labelSmoothing: 0.1 };
-const losses: Record<string, LossSpec> = { sft: { kind: "sft" }, dpo, ipo: { ...dpo, lossType: "ipo" }, hinge: { ...dpo, lossType: "hinge" } };
+const types = Object.keys(preferenceLosses) as PreferenceLossType[];
+const losses: Record<string, LossSpec> = { sft: { kind: "sft" }, ...Object.fromEntries(types.map((lossType) => [lossType, { ...dpo, lossType }])) };
 
 interface Feed { counts: Record<string, number>; inputs: Record<string, Int32Array | Float32Array> }
 function feed(micro: MicroBatch, s: Sizes, loss: LossSpec, scale: number, align: boolean): Feed {
@@ -137,7 +139,7 @@ describe.each(Object.entries(models))("a %s Llama", (_, config) => {
   test.each(Object.entries(losses))("%s: fp32 within 1e-4 of float64", async (_name, loss) => {
     expectSame(await device(config, sizes, loss, whole, scale), oracle(config, sizes, loss, whole, scale), 1e-4, 1e-4);
   });
-  test.each(["sft", "dpo"])("%s: float64 gradients within 1e-6 of central differences", (name) => {
+  test.each(Object.keys(losses))("%s: float64 gradients within 1e-6 of central differences", (name) => {
     const loss = losses[name]!;
     const { grads } = oracle(config, sizes, loss, whole, scale);
     for (const [k, v] of weights(config)) {
@@ -161,7 +163,7 @@ describe("what must not matter", () => {
     ["logits computed twice, examples cut across chunks", whole, { ...sizes, rows: 7, chunks: 4 }, false],
   ];
   const usuals = new Map<string, { exact: Result; run: Result }>();
-  const crossed = ["dpo", "sft"].flatMap((loss) => ["tied", "untied"].map((model) => [`${loss}, ${model}`, losses[loss]!, models[model]!] as const));
+  const crossed = ["sigmoid", "sft"].flatMap((loss) => ["tied", "untied"].map((model) => [`${loss}, ${model}`, losses[loss]!, models[model]!] as const));
   test.each(crossed.flatMap((c) => variants.map((v) => [...c, ...v] as const)))("%s, %4$s: float64 to 1e-12, fp32 losses to 1e-6 and gradients to 1e-5", async (name, loss, model, _what, batches, s, keep) => {
     const usual = usuals.get(name) ?? { exact: oracle(model, sizes, loss, whole, scale), run: await device(model, sizes, loss, whole, scale) };
     usuals.set(name, usual);

@@ -12,7 +12,7 @@ export interface FamilyFields {
 
 export interface Family {
   /** config.json's model_type. */
-  readonly name: "llama" | "mistral" | "qwen2" | "qwen3";
+  readonly name: string;
   readonly architecture: string;
   /** Key/value heads where the field is absent (null always means as many as query heads). */
   readonly keyValueHeads: (heads: number) => number;
