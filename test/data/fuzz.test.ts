@@ -234,7 +234,7 @@ describe("fuzzed", () => {
       if (kind < 6) return Array.from({ length: random(4) }, () => value(depth + 1));
       if (kind === 6)
         return [
-          { role: pick(["user", "assistant"]), content: pick(texts) },
+          { role: pick(["user", "assistant", "user", "wizard"]), content: pick(texts) },
           { role: "assistant", content: pick(texts) },
         ];
       return new Map(Array.from({ length: random(5) }, () => [pick(keys), value(depth + 1)]));
@@ -271,7 +271,7 @@ describe("fuzzed", () => {
       const kept = encoded.filter((e) => e.dropped === null).map((e) => e.tree);
       const packed = packStep(kept, { tokensPerBatch: 100_000 });
       expect(packed.reduce((n, m) => n + m.examples.length, 0)).toBe(kept.length);
-    });
+    }, 200);
     for (const reason of [null, "unknown_columns", "wrong_type", "unknown_role"]) expect(reasons).toContain(reason);
   });
 
