@@ -252,26 +252,30 @@ describe("fuzzed", () => {
         new ChatTemplate({ sources: new Map([["default", source]]), special: chatml.special, date: new Date() }),
     );
     const reasons = new Set<string | null>();
-    await fuzz([], async () => {
-      const encoder = new RowEncoder(chatml, random(5) === 0 ? null : pick(chats), ends, pick(options));
-      const rows = Array.from({ length: 8 }, (_, row) => ({
-        row,
-        value: fromJs(new Map(Array.from({ length: 1 + random(3) }, () => [pick(keys), value(0)]))) as JsonObject,
-      }));
-      const encoded = await encoder.encode(rows);
-      for (const e of encoded) {
-        reasons.add(e.dropped);
-        for (const b of e.tree.branches)
-          for (const [from, to] of b.trained) {
-            expect(from).toBeGreaterThan(0);
-            expect(from).toBeGreaterThanOrEqual(e.tree.trunk.length);
-            expect(to).toBeLessThanOrEqual(e.tree.trunk.length + b.ids.length);
-          }
-      }
-      const kept = encoded.filter((e) => e.dropped === null).map((e) => e.tree);
-      const packed = packStep(kept, { tokensPerBatch: 100_000 });
-      expect(packed.reduce((n, m) => n + m.examples.length, 0)).toBe(kept.length);
-    }, 200);
+    await fuzz(
+      [],
+      async () => {
+        const encoder = new RowEncoder(chatml, random(5) === 0 ? null : pick(chats), ends, pick(options));
+        const rows = Array.from({ length: 8 }, (_, row) => ({
+          row,
+          value: fromJs(new Map(Array.from({ length: 1 + random(3) }, () => [pick(keys), value(0)]))) as JsonObject,
+        }));
+        const encoded = await encoder.encode(rows);
+        for (const e of encoded) {
+          reasons.add(e.dropped);
+          for (const b of e.tree.branches)
+            for (const [from, to] of b.trained) {
+              expect(from).toBeGreaterThan(0);
+              expect(from).toBeGreaterThanOrEqual(e.tree.trunk.length);
+              expect(to).toBeLessThanOrEqual(e.tree.trunk.length + b.ids.length);
+            }
+        }
+        const kept = encoded.filter((e) => e.dropped === null).map((e) => e.tree);
+        const packed = packStep(kept, { tokensPerBatch: 100_000 });
+        expect(packed.reduce((n, m) => n + m.examples.length, 0)).toBe(kept.length);
+      },
+      200,
+    );
     for (const reason of [null, "unknown_columns", "wrong_type", "unknown_role"]) expect(reasons).toContain(reason);
   });
 
