@@ -19,9 +19,10 @@ const ARROWS = {
   runtime: ["program"],
   data: [],
   io: ["models"], // a folder is checked against the parameters of its config
-  train: ["models", "losses", "optim", "data", "io", "passes", "runtime", "generate", "evaluate"],
-  generate: ["models", "losses", "optim", "data", "io", "passes", "runtime", "train"],
-  evaluate: ["models", "losses", "optim", "data", "io", "passes", "runtime", "train"],
+  engine: ["models", "data", "io", "passes", "runtime"], // a model in a session, programs compiled: what the next three share
+  train: ["engine", "losses", "optim", "generate", "evaluate"],
+  generate: ["engine"],
+  evaluate: ["engine"],
   cli: ["train", "generate", "serve", "evaluate"],
 };
 

@@ -4,7 +4,8 @@ import { readRows, type Row } from "../data/rows.ts";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import type { Tree } from "../data/types.ts";
 import { DataError } from "../errors.ts";
-import { loadModel, readWeights, Scorer } from "../train/engine.ts";
+import { loadModel, readWeights } from "../engine/model.ts";
+import { Scorer } from "../engine/scorer.ts";
 
 /** What is scored, and where. */
 export interface ScoreOptions {

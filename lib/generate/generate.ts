@@ -5,12 +5,14 @@ import type { EndTokens } from "../data/stop.ts";
 import type { JsonObject } from "../data/json.ts";
 import { newWatch, outOfHeap, TEMPLATE_SECONDS, watchTemplate, WORKER_HEAP } from "../data/watch.ts";
 import { Thread } from "../thread.ts";
-import { compile } from "../train/background.ts";
-import { loadModel, readWeights, type LoadedModel } from "../train/engine.ts";
+import { programsOf } from "../engine/background.ts";
+import { loadModel, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { LoadedProgram } from "../runtime/session.ts";
 import type { CacheSizes } from "./programs.ts";
 import type { SampleOptions } from "./sample.ts";
 import type { Draw, GenerateFunctions } from "./worker.ts";
+
+const { compile } = programsOf<typeof import("./programs.ts")>(new URL("./programs.js", import.meta.url));
 
 /** A text to go on from, or a conversation to answer. */
 export type Prompt = string | readonly JsonObject[];

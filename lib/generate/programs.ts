@@ -6,7 +6,7 @@ import { Params } from "../nn/params.ts";
 import { attention, attentionDecode, cacheWrite } from "../ops/attention.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
 import { linear } from "../ops/gemm.ts";
-import type { ModelSpec } from "../train/programs.ts";
+import type { ModelSpec } from "../engine/programs.ts";
 
 export interface CacheSizes {
   /** Sequences at a time. */

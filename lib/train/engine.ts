@@ -1,50 +1,13 @@
-// The engine of a run: a session with the model's weights, the programs compiled for the run's capacities, and one call per
-// native step. It knows graphs and buffers; what a step means is said in sft.ts and dpo.ts.
+// The training programs of a run: compiled for the run's capacities, one call per native step. It knows graphs and buffers; what a step
+// means is said in sft_task.ts and dpo_task.ts.
 import { chunkRows, type MicroBatch, type RowChunk } from "../data/pack.ts";
-import { weightReads, type OpenedModel } from "../io/model_folder.ts";
-import type { DType } from "../ir/types.ts";
-import "../ops/index.ts";
-import { parameters, type Parameter } from "../models/config.ts";
+import type { Compiled } from "../engine/background.ts";
+import type { LoadedModel } from "../engine/model.ts";
+import { tokenInputs, type Outputs } from "../engine/scorer.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
-import { tableHash } from "../program/encode.ts";
-import { Session, type LoadedProgram } from "../runtime/session.ts";
-import { compile, openModel, type Compiled } from "./background.ts";
-import type { LossSpec, ModelSpec, Sizes } from "./programs.ts";
-
-export type Outputs = Record<string, Float32Array>;
-
-export interface EngineOptions {
-  readonly device: "auto" | "cpu" | "null" | "cuda";
-  readonly dtype: Extract<DType, "float32" | "bfloat16">;
-  readonly threads?: number;
-}
-
-/** A model in a session: what training, scoring and generation share. */
-export interface LoadedModel {
-  readonly session: Session;
-  readonly model: OpenedModel;
-  readonly parameters: readonly Parameter[];
-  readonly spec: ModelSpec;
-}
-
-/** Open a session and describe the model in it; weights are read once a program has named them. */
-export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedModel> {
-  const model = await openModel(dir);
-  const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
-  const list = parameters(model.config);
-  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
-  return { session, model, parameters: list, spec };
-}
-
-/** Fill weights/* from the model folder. */
-export async function readWeights(m: LoadedModel, source: OpenedModel = m.model): Promise<void> {
-  await m.session.readFiles(weightReads(source, m.parameters));
-}
-
-/** Master weights start as the checkpoint's own values, not as their rounded copies. */
-export async function readMasters(m: LoadedModel): Promise<void> {
-  await m.session.readFiles(weightReads(m.model, m.parameters, "optimizer/master/"));
-}
+import type { LoadedProgram } from "../runtime/session.ts";
+import { compile } from "./compile.ts";
+import type { LossSpec, Sizes } from "./programs.ts";
 
 /** How a micro-batch's head is cut: bounded logits, aligned to examples where an example's loss needs all its rows at once. */
 export interface HeadPlan {
@@ -80,8 +43,6 @@ export function cutHead(micro: MicroBatch, head: HeadPlan): Fed {
   const { rows, examples } = head.sizes;
   return { micro, chunks: chunkRows(micro, { maxRows: rows, maxExamples: examples, align: head.align }) };
 }
-
-export const tokenInputs = (m: MicroBatch): Record<string, Int32Array> => ({ "inputs/ids": m.ids, "inputs/pos": m.pos, "inputs/end": m.end });
 
 export interface TrainingPlans {
   readonly micro: Compiled;
@@ -195,37 +156,5 @@ export class Engine {
       rows.push(...p.instructions.map((c, i) => ({ op: c.op, name: c.name, nanoseconds: times[i]! })));
     }
     return rows;
-  }
-}
-
-/** Log-probabilities of head rows, nothing kept: scoring, evaluation, the reference. */
-export class Scorer {
-  readonly #session: Session;
-  readonly #program: LoadedProgram;
-
-  private constructor(session: Session, program: LoadedProgram) {
-    this.#session = session;
-    this.#program = program;
-  }
-
-  static async create(loaded: LoadedModel, sizes: { tokens: number; rows: number }): Promise<Scorer> {
-    const { session, spec } = loaded;
-    const { bytes } = await compile(session.device, "scoreProgram", spec, sizes);
-    return new Scorer(session, await session.load(bytes));
-  }
-
-  /** Free the program; the weights stay. */
-  close(): Promise<void> {
-    return this.#session.unload(this.#program);
-  }
-
-  /** logp, hit and entropy of every head row of `micro`, in the order of its examples and branches. */
-  async score(micro: MicroBatch, signal?: AbortSignal): Promise<{ logp: Float32Array; hit: Float32Array; entropy: Float32Array }> {
-    const out = (await this.#session.run(this.#program, {
-      counts: { tokens: micro.tokens, rows: micro.rows.length },
-      inputs: { ...tokenInputs(micro), "inputs/rows": micro.rows, "inputs/targets": micro.targets },
-      ...(signal && { signal }),
-    })) as Outputs;
-    return { logp: out["outputs/logp"]!, hit: out["outputs/hit"]!, entropy: out["outputs/entropy"]! };
   }
 }

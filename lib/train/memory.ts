@@ -3,8 +3,9 @@ import { totalmem } from "node:os";
 import { OutOfMemoryError } from "../errors.ts";
 import { Session } from "../runtime/session.ts";
 import { formatBytes } from "./config_bytes.ts";
-import { compile, type Compiled } from "./background.ts";
-import type { LoadedModel } from "./engine.ts";
+import type { Compiled } from "../engine/background.ts";
+import type { LoadedModel } from "../engine/model.ts";
+import { compileScore } from "../engine/scorer.ts";
 
 /** Bytes by kind, and their sum: all that a session takes. Node itself and the rows, about 100 MB, come on top. */
 export interface Memory {
@@ -50,7 +51,7 @@ export interface ScoreSizes {
  * another model) in one of their own, which is closed before training takes its memory.
  */
 export async function memoryOfRun(loaded: LoadedModel, plans: readonly Compiled[], scored: readonly ScoreSizes[], reference: LoadedModel = loaded): Promise<Memory> {
-  const scoring = await Promise.all(scored.map((sizes) => compile(reference.session.device, "scoreProgram", reference.spec, sizes)));
+  const scoring = await Promise.all(scored.map((sizes) => compileScore(reference, sizes)));
   if (reference === loaded) return memoryOf(loaded.session, [...plans, ...scoring]);
   const [training, before] = [await memoryOf(loaded.session, plans), await memoryOf(reference.session, scoring)];
   return { ...training, total_bytes: Math.max(training.total_bytes, before.total_bytes) };

@@ -1,7 +1,9 @@
 // What `attune plan` shows: the memory of a run before it starts, by kind, and the work of a step.
 import type { RunConfig, Task } from "./config.ts";
-import { flops } from "./background.ts";
-import { compileTraining, loadModel } from "./engine.ts";
+import { loadModel } from "../engine/model.ts";
+import { scoreFlops } from "../engine/scorer.ts";
+import { flops } from "./compile.ts";
+import { compileTraining } from "./engine.ts";
 import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";
 import { otherReference, prepareSets, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
@@ -59,7 +61,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
     const limit = memoryLimit(config.memoryLimit);
     const ofStep = (name: "microStep" | "evaluationStep", of: Layout): Promise<number> =>
-      flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", name, spec, of.head.sizes, loss, of.head.keepLogits);
+      flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", (counts) => flops(counts, name, spec, of.head.sizes, loss, of.head.keepLogits));
     const step =
       (await ofStep("microStep", layouts.training)) * Math.min(config.batchSize, trees.length) +
       (await flops([{}], "normProgram", parameters))[0]! +
@@ -68,7 +70,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     let reference = 0;
     for (const [i, sizes] of scored.entries()) {
       const of = setsOf(layouts)[i]!;
-      reference += (await flopsPerExample(of.trees, of.pack.sharePrompt, "rows", "scoreProgram", (other?.loaded ?? loaded).spec, sizes)) * of.trees.length;
+      reference += (await flopsPerExample(of.trees, of.pack.sharePrompt, "rows", (counts) => scoreFlops(other?.loaded ?? loaded, sizes, counts))) * of.trees.length;
     }
     const { flops_per_second, measured_by } = await measuredRate(loaded);
     const { total } = stepsOf(trees.length, config);

@@ -1,15 +1,14 @@
 // The programs of a run: one micro-step (forward, loss, backward, gradients added where they are computed), the same without
-// gradients, and the scoring pass.
+// gradients, and the update.
 // The head's rows come in chunks, and each chunk's backward runs before the next chunk's forward, because that is the order of the calls.
+import { dim, hiddenStates, input, type ModelSpec } from "../engine/programs.ts";
 import { buffer, inScope, store, trace, type Graph, type Value } from "../ir/graph.ts";
-import { type, type Capacity, type DType } from "../ir/types.ts";
+import { type, type DType } from "../ir/types.ts";
 import { vjp } from "../ir/vjp.ts";
 import { negativeLogLikelihood } from "../losses/language_model.ts";
 import { preferenceLosses, type PreferenceLossType, type PreferenceOptions } from "../losses/preference.ts";
-import type { TransformerConfig } from "../models/config.ts";
-import { embed, headWeight, learningIds, transformer } from "../models/transformer.ts";
-import { Params, type Shapes } from "../nn/params.ts";
-import { attention } from "../ops/attention.ts";
+import { embed, headWeight, learningIds } from "../models/transformer.ts";
+import { Params } from "../nn/params.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
 import { linear } from "../ops/gemm.ts";
 import { linearLogprob } from "../ops/linear_logprob.ts";
@@ -18,6 +17,8 @@ import { add, fill, mul } from "../ops/primitives/elementwise.ts";
 import { sum } from "../ops/primitives/reduce.ts";
 import { reshape } from "../ops/primitives/shape.ts";
 import { segmentSum } from "../ops/segment.ts";
+
+export { normProgram, updateProgram } from "../optim/adamw.ts";
 
 /** Capacities of one program. */
 export interface Sizes {
@@ -29,24 +30,8 @@ export interface Sizes {
   readonly examples: number;
   readonly chunks: number;
 }
-export interface ModelSpec {
-  readonly config: TransformerConfig;
-  readonly shapes: Shapes;
-  readonly dtype: DType;
-}
 export type LossSpec =
   { readonly kind: "sft" } | ({ readonly kind: "dpo"; readonly lossType: PreferenceLossType } & PreferenceOptions);
-
-const dim = (name: string, capacity: number): Capacity => ({ name, capacity });
-const input = (name: string, d: Capacity, dtype: DType = "int32"): Value => buffer(`inputs/${name}`, type([d], dtype));
-
-/** Hidden states (N, C) of a packed micro-batch and the embeddings under them: inputs/{ids, pos, end}. */
-function hiddenStates(m: ModelSpec, w: Params, tokens: number): { ids: Value; embedded: Value; hidden: Value } {
-  const n = dim("tokens", tokens);
-  const [ids, pos, end] = [input("ids", n), input("pos", n), input("end", n)];
-  const embedded = embed(w, ids);
-  return { ids, embedded, hidden: transformer(m.config, w, embedded, pos, (_, q, k, v, a) => attention(q, k, v, end, a, pos)) };
-}
 
 /** Rows of `hidden` with a loss in chunk k, and their targets: inputs/{rows, targets}.k */
 function chunk(hidden: Value, k: number, s: Sizes): { h: Value; targets: Value } {
@@ -153,15 +138,6 @@ function lossOf(loss: LossSpec, s: Sizes, parts: readonly Logprobs[], first: num
   return mul(total(each), scale);
 }
 
-/** Forward only: outputs/{logp, hit, entropy} (M) of inputs/{rows, targets}: scoring, evaluation, the reference. */
-export function scoreProgram(m: ModelSpec, sizes: { tokens: number; rows: number }): Graph {
-  return trace(() => {
-    const w = new Params(m.shapes, m.dtype);
-    const rows = dim("rows", sizes.rows);
-    const { hidden } = hiddenStates(m, w, sizes.tokens);
-    const r = linearLogprob(gatherRows(hidden, input("rows", rows)), headWeight(m.config, w), input("targets", rows));
-    store("outputs/logp", r.logp);
-    store("outputs/hit", r.hit);
-    store("outputs/entropy", r.entropy);
-  });
-}
+/** outputs/y = inputs/x (n, n) times weights/w (n, n): what a machine's rate is measured with. */
+export const squareProduct = (n: number, dtype: DType): Graph =>
+  trace(() => store("outputs/y", linear(buffer("inputs/x", type([n, n], dtype)), buffer("weights/w", type([n, n], dtype)))));

@@ -7,7 +7,8 @@ import { packStep } from "../data/pack.ts";
 import type { TreeTable } from "../data/tree_table.ts";
 import { hashFiles } from "../io/hash.ts";
 import { cpuInfo } from "../runtime/host.ts";
-import { Scorer, readWeights, type LoadedModel } from "./engine.ts";
+import { readWeights, type LoadedModel } from "../engine/model.ts";
+import { Scorer } from "../engine/scorer.ts";
 import { ReferenceCache } from "./reference_cache.ts";
 
 export interface ReferenceOptions {

@@ -1,7 +1,8 @@
 // What a kind of training adds to the common run: its loss, the inputs of its head, and its metrics. sft.ts and dpo.ts each give one.
 import type { MicroBatch } from "../data/pack.ts";
 import type { Tree } from "../data/types.ts";
-import type { Fed, HeadPlan, Outputs } from "./engine.ts";
+import type { Outputs } from "../engine/scorer.ts";
+import type { Fed, HeadPlan } from "./engine.ts";
 import type { LossSpec } from "./programs.ts";
 
 export interface TaskRun {

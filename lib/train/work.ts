@@ -1,20 +1,21 @@
 // The work of a run, from its programs' own costs, and the rate at which this machine multiplies matrices: together a floor for its time.
 import type { TreeTable } from "../data/tree_table.ts";
 import { Session } from "../runtime/session.ts";
-import { compile, flops, type ProgramArgs, type ProgramName } from "./background.ts";
-import type { LoadedModel } from "./engine.ts";
+import type { LoadedModel } from "../engine/model.ts";
+import type { Counts } from "../ir/types.ts";
+import { compile } from "./compile.ts";
 
 const SAMPLE = 64;
 
 /**
- * Mean operations of an example in a program, over some of the rows, each by itself: what attention and the head cost depends on its length.
- * `rows` names the dim that counts its trained tokens.
+ * Mean operations of an example in the program that `flops` counts, over some of the rows, each by itself: what attention and the head
+ * cost depends on its length. `rows` names the dim that counts its trained tokens.
  */
-export async function flopsPerExample<K extends ProgramName>(trees: TreeTable, shared: boolean, rows: string, name: K, ...args: ProgramArgs<K>): Promise<number> {
+export async function flopsPerExample(trees: TreeTable, shared: boolean, rows: string, flops: (counts: readonly Counts[]) => Promise<number[]>): Promise<number> {
   const step = Math.max(1, Math.floor(trees.length / SAMPLE));
   const counts = [];
   for (let i = 0; i < trees.length; i += step) counts.push({ tokens: trees.tokens(i, shared), [rows]: trees.trained(i) });
-  const [fixed, ...each] = await flops([{}, ...counts], name, ...args);
+  const [fixed, ...each] = await flops([{}, ...counts]);
   return each.reduce((n, f) => n + f - fixed!, 0) / each.length;
 }
 

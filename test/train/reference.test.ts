@@ -6,7 +6,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { scoreRows } from "#lib/evaluate/score.js";
 import { initModel } from "#lib/io/init.js";
 import { resolveConfig, type RunConfig } from "#lib/train/config.js";
-import { loadModel } from "#lib/train/engine.js";
+import { loadModel } from "#lib/engine/model.js";
 import { referenceLogps, type ReferenceOptions } from "#lib/train/reference.js";
 import { prepareSets } from "#lib/train/trainer.js";
 

@@ -12,7 +12,8 @@ import { compile, lower } from "#lib/passes/compile.js";
 import { encode } from "#lib/program/encode.js";
 import { scratchOf } from "#lib/runtime/host.js";
 import { Session } from "#lib/runtime/session.js";
-import { microStep, type LossSpec, type ModelSpec, type Sizes } from "#lib/train/programs.js";
+import type { ModelSpec } from "#lib/engine/programs.js";
+import { microStep, type LossSpec, type Sizes } from "#lib/train/programs.js";
 import { normals, uniform } from "../ops/material.ts";
 
 const base: TransformerConfig = {

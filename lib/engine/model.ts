@@ -1,0 +1,42 @@
+// A model in a session: what training, scoring and generation share.
+import { weightReads, type OpenedModel } from "../io/model_folder.ts";
+import type { DType } from "../ir/types.ts";
+import { parameters, type Parameter } from "../models/config.ts";
+import "../ops/index.ts";
+import { tableHash } from "../program/encode.ts";
+import { Session } from "../runtime/session.ts";
+import { openModel } from "./background.ts";
+import type { ModelSpec } from "./programs.ts";
+
+export interface EngineOptions {
+  readonly device: "auto" | "cpu" | "null" | "cuda";
+  readonly dtype: Extract<DType, "float32" | "bfloat16">;
+  readonly threads?: number;
+}
+
+/** A model in a session: what training, scoring and generation share. */
+export interface LoadedModel {
+  readonly session: Session;
+  readonly model: OpenedModel;
+  readonly parameters: readonly Parameter[];
+  readonly spec: ModelSpec;
+}
+
+/** Open a session and describe the model in it; weights are read once a program has named them. */
+export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedModel> {
+  const model = await openModel(dir);
+  const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
+  const list = parameters(model.config);
+  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
+  return { session, model, parameters: list, spec };
+}
+
+/** Fill weights/* from the model folder. */
+export async function readWeights(m: LoadedModel, source: OpenedModel = m.model): Promise<void> {
+  await m.session.readFiles(weightReads(source, m.parameters));
+}
+
+/** Master weights start as the checkpoint's own values, not as their rounded copies. */
+export async function readMasters(m: LoadedModel): Promise<void> {
+  await m.session.readFiles(weightReads(m.model, m.parameters, "optimizer/master/"));
+}

@@ -1,0 +1,42 @@
+// The background thread's work: programs, by module and name, traced, planned and encoded from plain data; and models opened.
+import type { Graph } from "../ir/graph.ts";
+import { resolve, type Counts } from "../ir/types.ts";
+import { openModel } from "../io/model_folder.ts";
+import "../ops/index.ts";
+import { compile } from "../passes/compile.ts";
+import { costOf, encode } from "../program/encode.ts";
+import { scratchOf } from "../runtime/host.ts";
+import { Moved, serve } from "../thread.ts";
+
+/** A program as a session takes it, and what is said of it before it runs. */
+export interface Compiled {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly arenaBytes: number;
+  /** Largest sum of bytes alive at once in the arena: no placing can go below it. */
+  readonly liveBytes: number;
+}
+
+async function graphOf(module: string, name: string, args: readonly unknown[]): Promise<Graph> {
+  const programs = (await import(module)) as Record<string, (...args: readonly unknown[]) => Graph>;
+  return programs[name]!(...args);
+}
+
+const functions = {
+  openModel,
+  async compile(device: string, module: string, name: string, args: readonly unknown[]): Promise<Moved<Compiled>> {
+    const plan = compile(await graphOf(module, name, args), scratchOf(device));
+    const bytes = encode(plan);
+    return new Moved({ bytes, arenaBytes: plan.arenaBytes, liveBytes: plan.liveBytes }, [bytes.buffer]);
+  },
+  /** Floating-point operations of a program for each of `counts`; a dim that they leave out is not in use. */
+  async flops(module: string, name: string, args: readonly unknown[], counts: readonly Counts[]): Promise<number[]> {
+    const p = compile(await graphOf(module, name, args));
+    const none = Object.fromEntries(p.dims.map((d) => [d.name, 0]));
+    return counts.map((c) => {
+      const used = p.instructions.map((i) => ({ ...i, slots: i.slots.map((s) => s && { ...s, type: resolve(s.type, { ...none, ...c }) }) }));
+      return used.reduce((n, i) => n + costOf(i).flops, 0);
+    });
+  },
+};
+export type BackgroundFunctions = typeof functions;
+serve(functions);
