@@ -46,6 +46,13 @@ export interface NativeSlice {
   readonly fileDtype: string;
 }
 
+/** The most that a device does, measured: floating-point operations a second on each dtype, bytes read and written a second by a copy. */
+export interface Peak {
+  readonly float32: number;
+  readonly bfloat16: number;
+  readonly copy: number;
+}
+
 /** An open session, known to the addon alone. */
 export type Handle = object & { readonly __session: never };
 
@@ -70,6 +77,7 @@ export interface Addon {
     profile: boolean,
   ): Promise<HostArray[]>;
   profile(h: Handle, program: number, reset: boolean): Promise<Float64Array>;
+  peak(h: Handle): Promise<Peak>;
   write(h: Handle, buffer: string, from: HostArray, rowStart: number): Promise<void>;
   read(h: Handle, buffer: string, rowStart: number, rows: number): Promise<HostArray>;
   zero(h: Handle, buffer: string): Promise<void>;
@@ -80,7 +88,7 @@ export interface Addon {
   cancel(h: Handle, token: number): void;
   close(h: Handle): Promise<void>;
   scratch(device: string, instruction: Uint8Array): number;
-  cpuInfo(): { level: string; threads: number };
+  cpuInfo(): { level: string; levels: string[]; threads: number };
   peakRss(): number;
 }
 

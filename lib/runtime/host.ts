@@ -3,8 +3,8 @@ import { encodeOne } from "../program/encode.ts";
 import type { Instruction } from "../program/program.ts";
 import { loadAddon, typed } from "./addon.ts";
 
-/** The CPU's instruction-set level in use (`ATTUNE_CPU` lowers it) and the default number of threads: the cgroup's share. */
-export const cpuInfo = (): { level: string; threads: number } => loadAddon().cpuInfo();
+/** The CPU's instruction-set level in use (`ATTUNE_CPU` lowers it), all that it has, and the default number of threads: the cgroup's share. */
+export const cpuInfo = (): { level: string; levels: readonly string[]; threads: number } => loadAddon().cpuInfo();
 
 /** The most resident memory this process has had, in bytes. */
 export const peakRss = (): number => loadAddon().peakRss();

@@ -9,6 +9,7 @@ import {
   type HostArray,
   type NativeBuffer,
   type NativeProgram,
+  type Peak,
 } from "./addon.ts";
 
 export interface SessionOptions {
@@ -145,6 +146,11 @@ export class Session {
   /** Nanoseconds per instruction, summed over the runs with `profile` since the last reset. */
   async profile(program: LoadedProgram, options: { readonly reset?: boolean } = {}): Promise<Float64Array> {
     return typed(() => this.addon.profile(this.handle, this.own(program), options.reset ?? false));
+  }
+
+  /** What this session's device and threads can do at most, measured now: about half a second of work. Zeros on the null device. */
+  async peak(): Promise<Peak> {
+    return typed(() => this.addon.peak(this.handle));
   }
 
   /** Writes whole rows of a shared buffer, from `rowStart` on. The array is copied before this returns. */

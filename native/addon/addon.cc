@@ -192,6 +192,22 @@ Napi::Value profile(const Info& info) {
   return w.push(std::move(c));
 }
 
+// peak(handle) -> Promise<{float32, bfloat16, copy}>
+Napi::Value peak(const Info& info) {
+  Worker& w = open_worker_of(info);
+  auto found = std::make_shared<Peak>();
+  auto c = command(info);
+  c->work = [found](Session& session, const Cancel&) { return *found = session.peak(), Status::good(); };
+  c->result = [found](Napi::Env env) -> Napi::Value {
+    Napi::Object o = Napi::Object::New(env);
+    o.Set("float32", found->float32);
+    o.Set("bfloat16", found->bfloat16);
+    o.Set("copy", found->copy);
+    return o;
+  };
+  return w.push(std::move(c));
+}
+
 // write(handle, name, array, row)
 Napi::Value write(const Info& info) {
   Worker& w = open_worker_of(info);
@@ -280,15 +296,18 @@ Napi::Value scratch(const Info& info) {
   return Napi::Number::New(env, static_cast<double>(scratch_bytes(*device, code)));
 }
 
-// cpuInfo() -> {level, threads}
+// cpuInfo() -> {level, levels, threads}
 Napi::Value cpu_info(const Info& info) {
   Napi::Object o = Napi::Object::New(info.Env());
+  Napi::Array levels = Napi::Array::New(info.Env());
+  for (const char* name : cpu::cpu_levels()) levels.Set(levels.Length(), name);
+  o.Set("levels", levels);
   o.Set("level", cpu::cpu_level());
   o.Set("threads", cpu_share());
   return o;
 }
 
-Napi::Value peak(const Info& info) { return Napi::Number::New(info.Env(), static_cast<double>(peak_rss())); }
+Napi::Value most_memory(const Info& info) { return Napi::Number::New(info.Env(), static_cast<double>(peak_rss())); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
   const struct {
@@ -302,7 +321,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                    {"readFiles", files<false>}, {"writeFiles", files<true>},
                    {"cancel", cancel},       {"close", close},
                    {"scratch", scratch},     {"countNonfinite", count_nonfinite},
-                   {"cpuInfo", cpu_info},    {"peakRss", peak}};
+                   {"cpuInfo", cpu_info},    {"peakRss", most_memory},
+                   {"peak", peak}};
   for (const auto& f : functions) exports.Set(f.name, Napi::Function::New(env, f.call, f.name));
   Napi::Array ops = Napi::Array::New(env, kOpCount);
   for (uint32_t i = 0; i < kOpCount; ++i) ops.Set(i, kOps[i].name);

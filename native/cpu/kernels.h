@@ -4,6 +4,10 @@
 #include "../runtime/context.h"
 #include "../runtime/ops.gen.h"
 
+namespace attune {
+struct Peak;
+}
+
 namespace attune::cpu {
 
 #define X(code, name, Struct) void name(const Struct&, Context&);
@@ -38,5 +42,8 @@ ATTUNE_DERIVED(X)
 // where they are present.
 int64_t scratch(uint32_t opcode, const void* args);
 Copy derived(uint32_t opcode, const void* args);
+
+// What the pool reaches on multiply-adds in registers and on copies. native/cpu/peak.cc
+Peak peak(Pool& pool);
 
 }  // namespace attune::cpu

@@ -14,6 +14,6 @@ const Kernel kKernels[] = {ATTUNE_OPS(X)};
 
 }  // namespace
 
-const Device kCpuDevice = {"cpu", kKernels, cpu::scratch, cpu::derived, cpu::make_pool};
+const Device kCpuDevice = {"cpu", kKernels, cpu::scratch, cpu::derived, cpu::make_pool, cpu::peak};
 
 }  // namespace attune

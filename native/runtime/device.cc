@@ -20,6 +20,7 @@ const Device kNullDevice = {
     [](uint32_t, const void*) -> int64_t { return 0; },
     [](uint32_t, const void*) -> Copy { return {}; },
     [](int) -> std::unique_ptr<Pool> { return std::make_unique<NoPool>(); },
+    [](Pool&) -> Peak { return {}; },
 };
 
 const Device* const kDevices[] = {&kCpuDevice, &kNullDevice};

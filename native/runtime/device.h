@@ -11,12 +11,18 @@ namespace attune {
 
 using Kernel = void (*)(const void* args, Context& context);
 
+// The most that a device does, measured: floating-point operations a second on float32 and bfloat16, bytes copied a second.
+struct Peak {
+  double float32 = 0, bfloat16 = 0, copy = 0;
+};
+
 struct Device {
   const char* name;
   const Kernel* kernels;  // by opcode; null: instructions run but compute nothing. A null entry: the op is not built
   int64_t (*scratch)(uint32_t opcode, const void* args);  // bytes an instruction of these shapes wants
   Copy (*derived)(uint32_t opcode, const void* args);      // the copy it keeps where that tensor is a weight
   std::unique_ptr<Pool> (*make_pool)(int threads);        // threads 0: the device's default
+  Peak (*peak)(Pool& pool);                               // measured now, about half a second of work
 };
 
 // `auto` is the best device of this build. Null with *why set when the device cannot be used.

@@ -238,20 +238,28 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
   const Instruction& code = p.program.code[index];
   Tensor tensors[kMaxSlots];
   const size_t slots = code.slots.size();
+  const auto space_of = [&](const Slot& s) -> const Memory& {
+    return s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
+  };
+  forbid(arena_.data(), arena_.bytes());  // a kernel may touch what its instruction names, and nothing else
   for (size_t i = 0; i < slots; ++i) {
     const Slot& s = code.slots[i];
     if (s.space == Slot::kAbsent) continue;
-    const Memory& space = s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
+    const Memory& space = space_of(s);
     tensors[i] = tensor_of(s.type, counts, space.data() + s.offset);
-    if (s.space == Slot::kArena) allow(tensors[i].data, tensors[i].bytes());
+    forbid(space.data(), space.bytes());
   }
   if (device_->kernels != nullptr) {
+    for (size_t i = 0; i < slots; ++i) allow(tensors[i].data, tensors[i].bytes());
     if (code.scratch_bytes > 0) allow(arena_.data() + code.scratch_offset, code.scratch_bytes);
     alignas(64) uint8_t args[kMaxArgs];
     fill_args(code, tensors, args);
     RunContext context(*this, p, code);
     device_->kernels[code.opcode](args, context);
   }
+  allow(arena_.data(), arena_.bytes());
+  for (const Slot& s : code.slots)
+    if (s.space != Slot::kAbsent) allow(space_of(s).data(), space_of(s).bytes());
   const OpInfo& op = kOps[code.opcode];
   for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < slots; ++i) {
     if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version += 1;
@@ -278,11 +286,8 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   }
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
   for (size_t i = 0; i < p.program.code.size(); ++i) {
-    if (cancel.load(std::memory_order_relaxed)) {
-      allow(arena_.data(), arena_.bytes());
+    if (cancel.load(std::memory_order_relaxed))
       return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
-    }
-    forbid(arena_.data(), arena_.bytes());  // a kernel may touch what its instruction names, and nothing else
     if (!request.profile) {
       execute(p, i, request.counts);
     } else {
@@ -291,7 +296,6 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
       p.nanoseconds[i] += std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
     }
   }
-  allow(arena_.data(), arena_.bytes());
   outputs->resize(request.outputs.size());
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     if (Status s = copy_output(p, request.outputs[i], request.counts, &(*outputs)[i]); !s.ok()) return s;

@@ -90,6 +90,8 @@ class Session {
   Status read_files(const std::vector<FileSlice>& slices, const Cancel& cancel);
   Status write_files(const std::vector<FileSlice>& slices, const Cancel& cancel) const;
 
+  Peak peak() { return device_->peak(*pool_); }  // what the device can do at most, measured now
+
   const Device& device() const { return *device_; }
   int threads() const { return pool_->threads(); }
   int64_t arena_bytes() const { return arena_.bytes(); }

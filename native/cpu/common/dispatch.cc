@@ -45,6 +45,7 @@ const Choice& choice() {
 
 Level level() { return choice().level; }
 const char* cpu_level() { return kNames[static_cast<int>(level())]; }
+std::vector<const char*> cpu_levels() { return {kNames, kNames + static_cast<int>(machine()) + 1}; }
 bool cpu_level_unknown() { return choice().unknown; }
 
 }  // namespace attune::cpu

@@ -2,6 +2,7 @@
 // The environment variable ATTUNE_CPU=baseline|avx2|avx512|avx512_bf16 asks for a lower level; more than the machine has is
 // lowered to what it has.
 #pragma once
+#include <vector>
 
 namespace attune::cpu {
 
@@ -11,6 +12,8 @@ enum class Level : int { baseline, avx2, avx512, avx512_bf16 };
 Level level();
 // The name of level().
 const char* cpu_level();
+// The names of every level that this machine has, lowest first, whatever ATTUNE_CPU says.
+std::vector<const char*> cpu_levels();
 // True when ATTUNE_CPU is set to something that is no level's name (it is then ignored).
 bool cpu_level_unknown();
 
