@@ -1,5 +1,5 @@
 // What an op is: names, rules and declared properties. Passes read the properties; nobody outside lib/ops compares a name.
-import type { Dim, DType, Type } from "./types.ts";
+import { bytes, size, type Dim, type DType, type Type } from "./types.ts";
 import { emit, type Value } from "./graph.ts";
 
 /** Attribute kinds. number, boolean and numbers are handed to kernels; the others only shape a node's outputs. */
@@ -42,11 +42,32 @@ export interface SampleInput {
   readonly shape: readonly number[];
   readonly dtype: DType | "flex";
   readonly values: "normal" | "positive" | readonly number[];
+  /** In a bench: a weight, of which a device may keep a packed copy. */
+  readonly weight?: true;
 }
 export interface Sample<I extends string = string, A = Attrs> {
   readonly inputs: { readonly [K in I]?: SampleInput };
   readonly attrs: A;
 }
+
+/** What a bench asks for: the sizes of a model and its data, by name. An op's `bench` reads those that it knows. */
+export interface BenchSizes {
+  readonly tokens: number;
+  readonly heads: number;
+  readonly kvHeads: number;
+  readonly headDim: number;
+  readonly hidden: number;
+  readonly intermediate: number;
+  readonly vocab: number;
+  readonly rows: number;
+  readonly examples: number;
+  readonly mask: "causal" | "packed" | "tree" | "window";
+  readonly window: number;
+  readonly form: "forward" | "dx" | "dw";
+  readonly dtype: DType;
+}
+/** `share` of the cost's operations are needed with these data: a mask hides the others. Default 1. */
+export type BenchSample<I extends string = string, A = Attrs> = Sample<I, A> & { readonly share?: number };
 
 export interface OpDef {
   readonly name: string;
@@ -78,7 +99,10 @@ export interface OpDef {
   readonly kernel: boolean;
   /** Set on a backward op: what it is the backward of. */
   backwardOf?: OpDef;
+  /** Types of inputs and outputs, by name. */
   readonly cost: (t: Record<string, Type>, a: Attrs) => Cost;
+  /** What `npm run bench` runs. A backward op has its forward's. */
+  readonly bench?: (sizes: BenchSizes) => BenchSample;
   readonly samples: readonly Sample[];
 }
 
@@ -101,6 +125,7 @@ export interface OpSpec<I extends string, P extends string, O extends string, S 
   view?: NoInfer<I>;
   kernel?: boolean;
   cost?(t: All<NoInfer<I>, Type> & Some<NoInfer<P>, Type>, a: AttrsOf<S>): Cost;
+  bench?(sizes: BenchSizes): BenchSample<NoInfer<I | P>, AttrsOf<S>>;
   samples?: readonly Sample<NoInfer<I | P>, AttrsOf<S>>[];
 }
 
@@ -140,8 +165,7 @@ export function defineOp<
 >(spec: OpSpec<I, P, O, S>): Op<I, P, O, S> {
   if (registry.has(spec.name)) throw new Error(`defineOp: ${spec.name} is defined twice`);
   const defaults = { optional: [], stats: [], constant: [], attrs: {}, inplace: {}, accumulate: {}, kernel: true, samples: [] };
-  const cost = (t: Record<string, Type>): Cost => streamCost(def, t, spec);
-  const def = { ...defaults, cost, ...spec } as unknown as OpDef; // the one erasure of op types
+  const def = { ...defaults, cost: streamCost, ...spec } as unknown as OpDef; // the one erasure of op types
   registry.set(def.name, def);
   const call = (inputs: object, attrs: object): All<O, Value> =>
     emit(def, inputs as Record<string, Value | undefined>, attrs as Attrs) as All<O, Value>;
@@ -149,9 +173,7 @@ export function defineOp<
 }
 
 /** Default cost: every input read once, every output written once, one operation an element. */
-function streamCost(def: OpDef, t: Record<string, Type>, _: unknown): Cost {
-  const of = (x: Type): number => x.shape.reduce<number>((n, d) => n * (typeof d === "number" ? d : d.capacity), 1);
+function streamCost(t: Record<string, Type>): Cost {
   const all = Object.values(t);
-  const total = all.reduce((n, x) => n + of(x) * (x.dtype === "bfloat16" ? 2 : 4), 0);
-  return { flops: Math.max(0, ...all.map(of)), bytes: total + (def.outputs.length ? Math.max(0, ...all.map(of)) * 4 : 0) };
+  return { flops: Math.max(0, ...all.map(size)), bytes: all.reduce((n, x) => n + bytes(x), 0) };
 }

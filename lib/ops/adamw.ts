@@ -35,6 +35,12 @@ export const adamwOp = defineOp({
     return { w2: next, ...(master && { master2: next }), m2, v2, g2: fill(0, g.type.shape) };
   },
   cost: (t) => ({ flops: 12 * size(t.w), bytes: 2 * bytes(t.g) + 2 * bytes(t.m) + 2 * bytes(t.v) + 2 * bytes(t.w) + (t.master ? 2 * bytes(t.master) : 0) }),
+  bench: (d) => {
+    const x = normal32(d.intermediate, d.hidden);
+    const half = d.dtype === "bfloat16" && { master: x };
+    const inputs = { g: x, m: x, v: positive32(d.intermediate, d.hidden), scale: scalar(0.7), lr: scalar(1e-4), bias1: scalar(0.1), bias2: scalar(0.001), w: normal(d.intermediate, d.hidden), ...half };
+    return { inputs, attrs: { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.1 } };
+  },
   samples: [
     {
       inputs: { g: normal32(41), m: normal32(41), v: positive32(41), scale: scalar(0.7), lr: scalar(0.01), bias1: scalar(0.1), bias2: scalar(0.001), w: normal32(41) },
@@ -59,6 +65,7 @@ export const sumSquaresOp = defineOp({
     const y = reshape(sum(mul(x, x)), []);
     return { y: onto ? add(onto, y) : y };
   },
+  bench: (d) => ({ inputs: { x: normal32(d.intermediate, d.hidden) }, attrs: {} }),
   samples: [
     { inputs: { x: normal32(1000) }, attrs: {} },
     { inputs: { x: normal32(3, 7), onto: scalar(2.5) }, attrs: {} },

@@ -24,6 +24,10 @@ export const dpoLossOp = defineOp({
     const d = mul(sub(sub(x.chosen, x.ref_chosen), sub(x.rejected, x.ref_rejected)), beta);
     return { loss: neg(add(mul(logSigmoid(d), 1 - labelSmoothing), mul(logSigmoid(neg(d)), labelSmoothing))) };
   },
+  bench: ({ examples }) => {
+    const x = normal32(examples);
+    return { inputs: { chosen: x, rejected: x, ref_chosen: x, ref_rejected: x }, attrs: { beta: 0.1, labelSmoothing: 0 } };
+  },
   samples: [
     { inputs: { chosen: normal32(5), rejected: normal32(5), ref_chosen: normal32(5), ref_rejected: normal32(5) }, attrs: { beta: 0.1, labelSmoothing: 0 } },
     { inputs: { chosen: normal32(3), rejected: normal32(3), ref_chosen: normal32(3), ref_rejected: normal32(3) }, attrs: { beta: 2, labelSmoothing: 0.1 } },

@@ -2,12 +2,12 @@
 // in that order: nothing scatters, so bits do not depend on threads.
 import type { Value } from "../ir/graph.ts";
 import { defineOp } from "../ir/op.ts";
-import { need, show, type } from "../ir/types.ts";
+import { bytes, cap, need, show, size, type } from "../ir/types.ts";
 import { defineBackward } from "../ir/vjp.ts";
 import { add, equal, fill, iota, less, mul, select, sub } from "./primitives/elementwise.ts";
 import { sum } from "./primitives/reduce.ts";
 import { broadcast, gather, reshape, scatterAdd } from "./primitives/shape.ts";
-import { ints, normal } from "./samples.ts";
+import { ints, normal, scattered } from "./samples.ts";
 
 export const indexTransposeOp = defineOp({
   name: "index_transpose",
@@ -32,6 +32,7 @@ export const indexTransposeOp = defineOp({
     const listed = select(none, fill(-1, [m]), at); // what stands at each place; -1 for none
     return { start: reshape(start, [r]), length: reshape(length, [r]), order: sub(scatterAdd(add(listed, 1), place, m), fill(1, [m])) };
   },
+  bench: (d) => ({ inputs: { idx: scattered(d.tokens, d.vocab) }, attrs: { rows: d.vocab } }),
   samples: [
     { inputs: { idx: ints([3, 0, 3, -1, 1, 3, 0]) }, attrs: { rows: 5 } },
     { inputs: { idx: ints([-1, -1]) }, attrs: { rows: 2 } },
@@ -48,6 +49,8 @@ export const gatherRowsOp = defineOp({
     return { y: type([t.idx.shape[0]!, t.x.shape[1]!], t.x.dtype) };
   },
   compose: ({ x, idx }) => ({ y: gather(x, idx) }),
+  cost: (t) => ({ flops: 0, bytes: (2 * size(t.idx) * bytes(t.x)) / cap(t.x.shape[0]!) + bytes(t.idx) }),
+  bench: (d) => ({ inputs: { x: normal(d.vocab, d.hidden), idx: scattered(d.tokens, d.vocab) }, attrs: {} }),
   samples: [
     { inputs: { x: normal(11, 40), idx: ints([3, 10, 0, 3, -1, 7, 3]) }, attrs: {} },
     { inputs: { x: normal(4, 17), idx: ints([2]) }, attrs: {} },

@@ -4,7 +4,7 @@ import { defineOp } from "../ir/op.ts";
 import { bytes, cap, need, sameDim, show, size, type, type DType } from "../ir/types.ts";
 import { add } from "./primitives/elementwise.ts";
 import { matmul } from "./primitives/reduce.ts";
-import { normal, normal32 } from "./samples.ts";
+import { normal, normal32, weight } from "./samples.ts";
 import { sumRows } from "./sum_rows.ts";
 
 export const gemmOp = defineOp({
@@ -46,6 +46,13 @@ export const gemmOp = defineOp({
     const m = cap(t.a.shape[ta ? 1 : 0]!);
     const n = cap(t.b.shape[tb ? 0 : 1]!);
     return { flops: 2 * size(t.a) * n, bytes: bytes(t.a) + bytes(t.b) + m * n * 4 };
+  },
+  bench: (d) => {
+    const x = normal(d.tokens, d.hidden);
+    const dy = normal(d.tokens, d.intermediate);
+    const w = weight(d.intermediate, d.hidden);
+    if (d.form === "dw") return { inputs: { a: dy, b: x, onto: normal32(d.intermediate, d.hidden) }, attrs: { ta: true, tb: false, dtype: "float32" } };
+    return { inputs: { a: d.form === "dx" ? dy : x, b: w }, attrs: { ta: false, tb: d.form !== "dx", dtype: d.dtype } };
   },
   samples: [
     ...[[false, true], [false, false], [true, false], [true, true]].map(([ta, tb]) => ({

@@ -1,6 +1,7 @@
 // The registry's table of contents: importing this file defines every op.
 export * from "./adamw.ts";
 export * from "./attention.ts";
+export * from "./attention_decode.ts";
 export * from "./dpo_loss.ts";
 export * from "./gather_rows.ts";
 export * from "./gemm.ts";

@@ -5,7 +5,7 @@ import { bytes, cap, need, sameDim, show, size, type } from "../ir/types.ts";
 import { gemm, linear } from "./gemm.ts";
 import { logprobsOf, logSoftmaxGatherOp, type Logprobs } from "./log_softmax_gather.ts";
 import { matmul } from "./primitives/reduce.ts";
-import { ints, normal } from "./samples.ts";
+import { ints, normal, scattered, weight } from "./samples.ts";
 
 export const linearLogprobOp = defineOp({
   name: "linear_logprob",
@@ -31,6 +31,7 @@ export const linearLogprobOp = defineOp({
     return { hidden: g.needs.hidden && gemm(d, weight), weight: g.needs.weight && gemm(d, hidden, true) };
   },
   cost: (t) => ({ flops: 2 * size(t.hidden) * cap(t.weight.shape[0]!), bytes: bytes(t.hidden) + bytes(t.weight) }),
+  bench: (d) => ({ inputs: { hidden: normal(d.rows, d.hidden), weight: weight(d.vocab, d.hidden), targets: scattered(d.rows, d.vocab) }, attrs: {} }),
   samples: [
     { inputs: { hidden: normal(6, 24), weight: normal(50, 24), targets: ints([0, 49, -1, 7, 7, 31]) }, attrs: {} },
     { inputs: { hidden: normal(40, 64), weight: normal(1100, 64), targets: ints(Array.from({ length: 40 }, (_, i) => (i * 97) % 1100)) }, attrs: {} },

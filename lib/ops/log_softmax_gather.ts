@@ -6,7 +6,7 @@ import { defineBackward } from "../ir/vjp.ts";
 import { add, equal, exp, fill, iota, less, log, mul, not, select, sub } from "./primitives/elementwise.ts";
 import { maxOver, sum } from "./primitives/reduce.ts";
 import { broadcast, reshape } from "./primitives/shape.ts";
-import { ints, normal32 } from "./samples.ts";
+import { ints, normal32, scattered } from "./samples.ts";
 
 export interface Logprobs {
   /** (M) float32: log-probability of the target; 0 where there is none. */
@@ -47,6 +47,7 @@ export const logSoftmaxGatherOp = defineOp({
   },
   compose: ({ logits, targets }) => logprobsOf(logits, targets),
   cost: (t) => ({ flops: 5 * cap(t.logits.shape[0]!) * cap(t.logits.shape[1]!), bytes: bytes(t.logits) }),
+  bench: (d) => ({ inputs: { logits: normal32(d.rows, d.vocab), targets: scattered(d.rows, d.vocab) }, attrs: { gradDtype: d.dtype } }),
   samples: [
     { inputs: { logits: normal32(5, 37), targets: ints([3, -1, 36, 0, 12]) }, attrs: { gradDtype: "float32" } },
     { inputs: { logits: normal32(9, 1030), targets: ints([3, 1, 1029, 0, 12, 700, -1, 5, 6]) }, attrs: { gradDtype: "bfloat16" } },

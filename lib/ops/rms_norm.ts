@@ -24,6 +24,7 @@ export const rmsNormOp = defineOp({
     const rstd = rsqrt(add(mul(sum(mul(x, x), 1), 1 / last(x.type)), eps));
     return { y: mul(mul(x, rstd), w), rstd: reshape(rstd, [x.type.shape[0]!]) };
   },
+  bench: (d) => ({ inputs: { x: normal(d.tokens, d.hidden), w: normal(d.hidden) }, attrs: { eps: 1e-5 } }),
   samples: [
     { inputs: { x: normal(8, 64), w: normal(64) }, attrs: { eps: 1e-6 } },
     { inputs: { x: normal(5, 127), w: normal(127) }, attrs: { eps: 1e-5 } },

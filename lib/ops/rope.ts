@@ -6,7 +6,7 @@ import { defineBackward } from "../ir/vjp.ts";
 import { add, cos, equal, fill, iota, mul, rsqrt, sin, sub } from "./primitives/elementwise.ts";
 import { sum } from "./primitives/reduce.ts";
 import { reshape, transpose } from "./primitives/shape.ts";
-import { ints, normal, normal32 } from "./samples.ts";
+import { ints, masked, normal, normal32 } from "./samples.ts";
 
 export const ropeTableOp = defineOp({
   name: "rope_table",
@@ -25,6 +25,7 @@ export const ropeTableOp = defineOp({
     const angle = mul(reshape(pos, [pos.type.shape[0]!, 1]), f);
     return { cos: cos(angle), sin: sin(angle) };
   },
+  bench: (d) => ({ inputs: { pos: masked(d).pos }, attrs: { freq: Array.from({ length: d.headDim / 2 }, (_, i) => 1e4 ** ((-2 * i) / d.headDim)) } }),
   samples: [{ inputs: { pos: ints([0, 1, 2, 3, 0, 1, 500, 16383]) }, attrs: { freq: [1, 0.1, 0.0123, 0.001] } }],
 });
 
@@ -68,6 +69,10 @@ export const qkvRopeOp = defineOp({
     const k = norm(part(heads, kvHeads), k_norm);
     const out = { q: rotate(q.y, c, s), k: rotate(k.y, c, s), v: part(heads + kvHeads, kvHeads) };
     return q.rstd && k.rstd ? { ...out, rstd: concat(q.rstd, k.rstd) } : out;
+  },
+  bench: (d) => {
+    const table = normal32(d.tokens, d.headDim / 2);
+    return { inputs: { qkv: normal(d.tokens, (d.heads + 2 * d.kvHeads) * d.headDim), cos: table, sin: table }, attrs: { heads: d.heads, kvHeads: d.kvHeads, eps: 1e-6 } };
   },
   samples: [
     { inputs: { qkv: normal(9, 64), cos: normal32(9, 4), sin: normal32(9, 4) }, attrs: { heads: 4, kvHeads: 2, eps: 1e-6 } },

@@ -3,7 +3,7 @@ import type { Value } from "../ir/graph.ts";
 import { defineOp } from "../ir/op.ts";
 import { type, type Dim } from "../ir/types.ts";
 import { gather, scatterAdd } from "./primitives/shape.ts";
-import { ints, normal32 } from "./samples.ts";
+import { ints, normal32, scattered } from "./samples.ts";
 
 export const segmentSumOp = defineOp({
   name: "segment_sum",
@@ -14,6 +14,7 @@ export const segmentSumOp = defineOp({
   infer: (_, { segments }) => ({ y: type([segments]) }),
   compose: ({ x, seg }, { segments }) => ({ y: scatterAdd(x, seg, segments) }),
   grad: (g) => ({ x: g.d.y && segmentGather(g.d.y, g.in.seg) }),
+  bench: (d) => ({ inputs: { x: normal32(d.rows), seg: scattered(d.rows, d.examples) }, attrs: { segments: d.examples } }),
   samples: [{ inputs: { x: normal32(9), seg: ints([0, 0, 2, 2, 2, -1, 3, 3, 0]) }, attrs: { segments: 5 } }],
 });
 /** Sums (P) of x (M) by segment (M). */
@@ -29,6 +30,7 @@ export const segmentGatherOp = defineOp({
   infer: (t) => ({ y: type(t.seg.shape) }),
   compose: ({ x, seg }) => ({ y: gather(x, seg) }),
   grad: (g) => ({ x: g.d.y && segmentSum(g.d.y, g.in.seg, g.in.x.type.shape[0]!) }),
+  bench: (d) => ({ inputs: { x: normal32(d.examples), seg: scattered(d.rows, d.examples) }, attrs: {} }),
   samples: [{ inputs: { x: normal32(4), seg: ints([3, 3, 0, -1, 1]) }, attrs: {} }],
 });
 /** x (P) spread to seg (M). */

@@ -19,6 +19,7 @@ export const sumRowsOp = defineOp({
     const y = reshape(sum(x, 0), [x.type.shape[1]!]);
     return { y: onto ? add(onto, y) : y };
   },
+  bench: (d) => ({ inputs: { x: normal(d.tokens, d.hidden) }, attrs: {} }),
   samples: [
     { inputs: { x: normal(67, 19) }, attrs: {} },
     { inputs: { x: normal(5, 33), onto: normal32(33) }, attrs: {} },

@@ -14,8 +14,8 @@ export const paramsOf = (def: OpDef): [string, AttrKind][] =>
 /** What an instruction costs with every capacity in use. */
 export function costOf(c: Instruction): Cost {
   const { def } = c;
-  const ins = [...def.inputs, ...def.optional].flatMap((k, i) => (c.slots[i] ? [[k, c.slots[i].type] as const] : []));
-  return def.cost(Object.fromEntries(ins), Object.fromEntries(paramsOf(def).map(([k], i) => [k, c.params[i]])));
+  const types = [...def.inputs, ...def.optional, ...def.outputs].flatMap((k, i) => (c.slots[i] ? [[k, c.slots[i].type] as const] : []));
+  return def.cost(Object.fromEntries(types), Object.fromEntries(paramsOf(def).map(([k], i) => [k, c.params[i]])));
 }
 
 /** The op table as text: what both sides must agree on. */

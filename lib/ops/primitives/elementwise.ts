@@ -2,7 +2,7 @@
 import type { Value } from "../../ir/graph.ts";
 import { defineOp, setSum } from "../../ir/op.ts";
 import { need, sameShape, show, type, type Dim, type DType } from "../../ir/types.ts";
-import { normal, positive } from "../samples.ts";
+import { normal, normal32, positive, positive32 } from "../samples.ts";
 import { broadcast } from "./shape.ts";
 
 const fillOp = defineOp({
@@ -13,6 +13,7 @@ const fillOp = defineOp({
   attrs: { value: "number", shape: "dims", dtype: "dtype" },
   infer: (_, a) => ({ y: type(a.shape, a.dtype) }),
   eval: (_x, _t, a, o) => new Float64Array(o.shape.reduce<number>((n, d) => n * (d as number), 1)).fill(a.value),
+  bench: (d) => ({ inputs: {}, attrs: { value: -2.5, shape: [d.examples], dtype: "float32" } }),
   samples: [{ inputs: {}, attrs: { value: -2.5, shape: [3, 5], dtype: "float32" } }],
 });
 export function fill(value: number, shape: readonly Dim[], dtype: DType = "float32"): Value {
@@ -27,6 +28,7 @@ const iotaOp = defineOp({
   attrs: { n: "dim" },
   infer: (_, a) => ({ y: type([a.n], "int32") }),
   eval: (_x, _t, _a, o) => Float64Array.from({ length: o.shape[0] as number }, (_, i) => i),
+  bench: (d) => ({ inputs: {}, attrs: { n: d.examples } }),
   samples: [{ inputs: {}, attrs: { n: 7 } }],
 });
 export function iota(n: Dim): Value {
@@ -47,6 +49,7 @@ function map1(name: string, doc: string, f: (x: number) => number, grad: (x: Val
     infer: (t) => ({ y: type(t.x.shape, "float32") }),
     eval: (v) => v.x.map(f),
     grad: (g) => ({ x: g.d.y && grad(g.in.x, g.out.y, g.d.y) }),
+    bench: (d) => ({ inputs: { x: positive(d.examples) }, attrs: {} }),
     samples: [{ inputs: { x: name === "log" || name === "rsqrt" ? positive(3, 7) : normal(3, 7) }, attrs: {} }],
   });
   return (x) => op({ x }, {}).y;
@@ -69,6 +72,7 @@ function map2(name: string, doc: string, f: (a: number, b: number) => number, gr
     },
     eval: (v) => v.a.map((p, i) => f(p, v.b[i]!)),
     grad: (g) => (g.d.y ? grad(g.in.a, g.in.b, g.out.y, g.d.y) : {}),
+    bench: (d) => ({ inputs: { a: normal(d.examples), b: positive(d.examples) }, attrs: {} }),
     samples: [{ inputs: { a: normal(2, 9), b: name === "div" ? positive(2, 9) : normal(2, 9) }, attrs: {} }],
   });
   return (a, b) => {
@@ -130,6 +134,7 @@ const selectOp = defineOp({
     const zero = fill(0, d.type.shape);
     return { a: select(g.in.m, d, zero), b: select(g.in.m, zero, d) };
   },
+  bench: (d) => ({ inputs: { m: positive32(d.examples), a: normal(d.examples), b: normal(d.examples) }, attrs: {} }),
   samples: [{ inputs: { m: { shape: [6], dtype: "float32", values: [0, 1, 1, 0, 1, 0] }, a: normal(6), b: normal(6) }, attrs: {} }],
 });
 export function select(m: Value, a: Value, b: Value | number): Value {
@@ -146,6 +151,7 @@ const castOp = defineOp({
   infer: (t, a) => ({ y: type(t.x.shape, a.to) }),
   eval: (v) => v.x,
   grad: (g) => ({ x: g.d.y && cast(g.d.y, g.in.x.type.dtype) }),
+  bench: (d) => ({ inputs: { x: normal32(d.examples) }, attrs: { to: "bfloat16" } }),
   samples: [
     { inputs: { x: normal(4, 5) }, attrs: { to: "bfloat16" } },
     { inputs: { x: normal(4, 5) }, attrs: { to: "float32" } },

@@ -24,6 +24,7 @@ function reduce(name: string, doc: string, zero: number, f: (a: number, b: numbe
       return y;
     },
     grad: (g) => ({ x: g.d.y && grad(g.in.x, g.out.y, g.d.y) }),
+    bench: (d) => ({ inputs: { x: normal(d.examples) }, attrs: { axes: [0] } }),
     samples: [
       { inputs: { x: normal(4, 6) }, attrs: { axes: [0] } },
       { inputs: { x: normal(3, 4, 5) }, attrs: { axes: [0, 2] } },

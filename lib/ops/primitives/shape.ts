@@ -56,6 +56,7 @@ const broadcastOp = defineOp({
     const axes = to.map((_, i) => i).filter((i) => i < pad || (from[i - pad] === 1 && to[i] !== 1));
     return { x: reshape(axes.length ? sum(g.d.y!, ...axes) : g.d.y!, from) };
   },
+  bench: (d) => ({ inputs: { x: normal() }, attrs: { shape: [d.examples] } }),
   samples: [
     { inputs: { x: normal(3, 1) }, attrs: { shape: [2, 3, 5] } },
     { inputs: { x: normal() }, attrs: { shape: [4] } },
