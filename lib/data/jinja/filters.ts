@@ -7,14 +7,14 @@ import { STR, call, capitalize, intOf, lookup, textOf, textOr } from "./members.
 import type { Named } from "./members.ts";
 import { compare, contains, equal, iterate, lengthOf, numeric } from "./operators.ts";
 import { print, text } from "./print.ts";
-import { PY_SPACE, lstrip, rstrip } from "./text.ts";
+import { LINE_END, PY_SPACE, lstrip, rstrip } from "./text.ts";
 
 const isCase = (v: Value, has: RegExp, not: RegExp): boolean => has.test(text(v)) && !not.test(text(v));
 const isBox = (v: Value): boolean => v instanceof Str || v instanceof Dict || v instanceof Undefined;
 
 const TESTS: Readonly<Record<string, (v: Value, x: Value) => boolean>> = {
   boolean: (v) => v instanceof Bool,
-  callable: (v) => v instanceof Func,
+  callable: (v) => v instanceof Func || v instanceof Undefined,
   defined: (v) => !(v instanceof Undefined),
   eq: (v, x) => equal(v, x),
   equalto: (v, x) => equal(v, x),
@@ -82,7 +82,7 @@ function spaces(width: Value): string {
 function indent(v: Value, width?: Value, first?: Value, blank?: Value): Value {
   const by = width ? spaces(width) : "    ";
   const s = textOf(v, "what is indented");
-  if (/[\r\v\f\x85\u2028\u2029]/.test(s)) unsupported("indenting a text whose lines end otherwise than with \\n");
+  if (LINE_END.test(s)) unsupported("indenting a text whose lines end otherwise than with \\n");
   const line = (x: string, i: number): string => (i === 0 || (x === "" && !truth(blank)) ? x : by + x);
   return str((truth(first) ? by : "") + s.split("\n").map(line).join("\n"));
 }

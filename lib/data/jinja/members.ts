@@ -1,7 +1,7 @@
 // `x.name` and `x[key]`: elements, and the methods of Python's str and dict that templates call.
 
 import { Bool, Dict, Func, Int, List, NONE, Namespace, None, Str, TemplateError, Tuple, UNDEFINED } from "./library.ts";
-import { Undefined, View, bool, pairs, str, unsupported } from "./library.ts";
+import { Undefined, View, bool, isList, pairs, str, unsupported } from "./library.ts";
 import type { Kwargs, Value } from "./library.ts";
 import { PY_SPACE, lstrip, rstrip } from "./text.ts";
 
@@ -130,7 +130,7 @@ export function member(box: Value, name: string): Value {
 /** `x[key]`: keys come before attributes. */
 export function subscript(box: Value, key: Value): Value {
   if (key instanceof Str) return (box instanceof Dict && box.value.get(key.value)) || member(box, key.value);
-  const items = box instanceof List ? box.value : box instanceof Str ? Array.from(box.value, str) : [];
+  const items = isList(box) ? box.value : box instanceof Str ? Array.from(box.value, str) : [];
   return (key instanceof Int || key instanceof Bool ? items.at(Number(key.value)) : undefined) ?? UNDEFINED;
 }
 

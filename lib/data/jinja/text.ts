@@ -2,6 +2,9 @@
 
 /** Python's white space (str.isspace and \s of re), as the inside of a character class. It has U+001C to U+001F and U+0085, and not U+FEFF. */
 export const PY_SPACE = "\\t-\\r\\x1c-\\x20\\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
+const LINE_ENDS = "\\r\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029";
+/** What ends a line for str.splitlines(), besides \n. */
+export const LINE_END = new RegExp(`[${LINE_ENDS}]`);
 const SPACE = new RegExp(`^[${PY_SPACE}]`);
 
 /** str.lstrip() of white space, or of the characters in `chars`. */
