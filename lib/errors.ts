@@ -65,3 +65,17 @@ export class StateError extends AttuneError {
     super(options?.code ?? "ERR_STATE", message, options);
   }
 }
+
+const UNREAD: ReadonlyMap<string, string> = new Map([
+  ["ENOENT", "no such file"],
+  ["ENOTDIR", "a path that leads through a file"],
+  ["EISDIR", "a folder"],
+  ["EACCES", "no permission to read it"],
+  ["EPERM", "no permission to read it"],
+  ["ELOOP", "links that lead in a circle"],
+]);
+
+/** Why something could not be read, in words: "no such file". */
+export function whyUnread(error: unknown): string {
+  return UNREAD.get((error as NodeJS.ErrnoException).code ?? "") ?? String((error as Error).message);
+}

@@ -3,6 +3,7 @@
 import { basename } from "node:path";
 import type { Json, JsonObject } from "../data/json.ts";
 import { readRows } from "../data/rows.ts";
+import { conversation, RowError } from "../data/schema.ts";
 import { DataError } from "../errors.ts";
 import type { Prompt } from "../generate/generate.ts";
 import { parseShape } from "../train/config_parse.ts";
@@ -77,19 +78,25 @@ function asked(prompt: Prompt, chat: boolean, system: string | null): Prompt {
 async function readPrompts(path: string): Promise<Prompt[]> {
   const prompts: Prompt[] = [];
   for await (const { line, value } of readRows(path)) {
-    const prompt = value.get("prompt") ?? value.get("messages");
-    const isMessages =
-      Array.isArray(prompt) && prompt.length > 0 && prompt.every((one) => one instanceof Map && one.has("role"));
-    if (typeof prompt === "string") prompts.push(prompt);
-    else if (isMessages) prompts.push(prompt as JsonObject[]);
-    else {
+    const where = `${basename(path)}:${line}`;
+    const column = ["prompt", "messages"].find((name) => value.has(name));
+    if (column === undefined) {
       const got = [...value.keys()].slice(0, 8).join(", ") || "no columns";
-      throw new DataError(
-        `${basename(path)}:${line}: a row must have "prompt" (a text or messages) or "messages", got ${printable(got)}`,
-      );
+      throw new DataError(`${where}: a row must have "prompt" (a text or messages) or "messages", got ${printable(got)}`);
     }
+    const prompt = value.get(column);
+    if (typeof prompt === "string") prompts.push(prompt);
+    else prompts.push(messagesOf(value, column, where));
   }
   return prompts;
+}
+
+function messagesOf(row: JsonObject, column: string, where: string): readonly JsonObject[] {
+  try {
+    return conversation(row, column, { task: "sft" });
+  } catch (error) {
+    throw error instanceof RowError ? new DataError(`${where}: ${error.message}`, { cause: error }) : error;
+  }
 }
 
 function forEyes(prompt: Prompt, goesOn: boolean, text: string): string {

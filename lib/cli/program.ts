@@ -1,7 +1,7 @@
 // From a command line to an exit code.
 
 import { Command as Parser, CommanderError, Help } from "commander";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, WriteError } from "../errors.ts";
 import { closest } from "../train/config_hints.ts";
 import { COMMANDS } from "./commands.ts";
 import type { Command } from "./command.ts";
@@ -87,7 +87,7 @@ async function execute(name: string, command: Command, argv: readonly string[]):
     io.progress.close();
     stop.release();
   }
-  if (brokenOutput) throw brokenOutput;
+  if (brokenOutput) throw new WriteError(`stdout: must be writable, got ${brokenOutput.message}`, { cause: brokenOutput });
   return stop.code() ?? EXIT.done;
 }
 

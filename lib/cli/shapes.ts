@@ -32,7 +32,7 @@ const machine = (dtype: string) => ({
 });
 
 const sampling = (temperature: number) => ({
-  max_new_tokens: field(z.int().min(1).default(256), { group: SAMPLING, description: "Tokens of an answer at most." }),
+  max_new_tokens: field(z.int().min(1).max(1_048_576).default(256), { group: SAMPLING, description: "Tokens of an answer at most." }),
   temperature: field(z.number().min(0).default(temperature), {
     group: SAMPLING,
     description: "0 always takes the likeliest token; 1 samples from the model's own distribution.",

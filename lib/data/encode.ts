@@ -113,7 +113,7 @@ export class RowEncoder {
       if (policy !== "warn" && !problem)
         problem = new RowError(
           "special_token_in_content",
-          `a message must not spell the special token ${JSON.stringify(spelt)}`,
+          `a message must not spell a special token, got ${JSON.stringify(spelt)}`,
         );
     }
     // `drop` is the reader's own wish and no invalid row.
@@ -157,7 +157,7 @@ export class RowEncoder {
     if (this.#options.assistantOnlyLoss)
       throw new RowError(
         "not_conversational",
-        "assistant_only_loss needs conversations, got a text (drop the key, or give messages)",
+        "assistant_only_loss must have conversations, got a text (drop the key, or give messages)",
       );
     return { input: { text: this.#ended(content), special: true }, spans: null };
   }
@@ -204,7 +204,7 @@ export class RowEncoder {
     if (this.#template) return this.#template;
     throw new RowError(
       "no_chat_template",
-      "conversations need a chat template, got a tokenizer without one (set chat_template_path)",
+      "conversations must have a chat template, got a tokenizer without one (set chat_template_path)",
     );
   }
 

@@ -83,7 +83,7 @@ function sizeOf(path: string): number {
 /** Whether a row is trained on. Errors: DataError for an invalid one unless they are dropped. */
 function take(e: EncodedRow, row: Row, source: Source, options: DataOptions): boolean {
   if (e.invalid !== null && (e.fatal || options.invalidRows === "error"))
-    throw invalidRow(source, row, e.invalid, e.fatal ? "" : undefined);
+    throw invalidRow(source, row, e.invalid, e.fatal ? "special_tokens_in_content: warn keeps such rows" : undefined);
   return e.dropped === null;
 }
 

@@ -57,7 +57,7 @@ export class JsonReader {
 
   /** Reads one value. */
   value(depth = 0): Json {
-    if (depth > MAX_DEPTH) this.fail(`nesting must be at most ${MAX_DEPTH} levels deep`);
+    if (depth > MAX_DEPTH) this.fail(`nesting must be at most ${MAX_DEPTH} levels deep, got more`);
     const c = this.peek();
     if (c === 0x22) return this.#string();
     if (c === 0x7b) return this.#object(depth);

@@ -116,9 +116,10 @@ function roughUnits(value: unknown): number {
 }
 
 /** The error of a row that must not be used, naming file and line. */
-export function invalidRow(source: Source, row: Row, message: string, mend = " (or invalid_rows: drop)"): DataError {
+export function invalidRow(source: Source, row: Row, message: string, mend = "invalid_rows: drop leaves such rows out"): DataError {
   const where = row.line > 0 ? `${source.name}:${row.line}` : `${source.name}: row ${row.row}`;
-  return new DataError(`${where}: ${message}${mend}`);
+  const said = message.endsWith(")") ? `${message.slice(0, -1)}; ${mend})` : `${message} (${mend})`;
+  return new DataError(`${where}: ${said}`);
 }
 
 /** Errors where an id is past the model's vocabulary. */
@@ -129,7 +130,7 @@ export function checkVocab(encoded: EncodedRow, source: Source, row: Row, vocabS
         throw invalidRow(
           source,
           row,
-          `ids must be below the model's vocab_size ${vocabSize}, got ${id} (the tokenizer belongs to another model)`,
-          "",
+          `ids must be below the model's vocab_size ${vocabSize}, got ${id}`,
+          "the tokenizer belongs to another model",
         );
 }

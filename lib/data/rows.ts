@@ -2,7 +2,7 @@
 
 import { createReadStream } from "node:fs";
 import { basename } from "node:path";
-import { DataError } from "../errors.ts";
+import { DataError, whyUnread } from "../errors.ts";
 import { JsonError, JsonReader, kindOf, parseJson } from "./json.ts";
 import type { Json, JsonObject } from "./json.ts";
 
@@ -51,7 +51,9 @@ function firstBadByte(bytes: Uint8Array): number {
 
 function rowError(file: string, line: number, e: unknown): DataError {
   if (!(e instanceof JsonError)) throw e;
-  return new DataError(`${file}:${line}: a row must be a JSON object: ${e.message} (column ${e.at + 1})`, { cause: e });
+  // A first line that is no JSON at all is another kind of file.
+  const mend = line === 1 && e.at === 0 ? "write the rows as JSON lines, one object a line" : `column ${e.at + 1}`;
+  return new DataError(`${file}:${line}: a row must be a JSON object: ${e.message} (${mend})`, { cause: e });
 }
 
 function asObject(value: Json, file: string, line: number): JsonObject {
@@ -139,7 +141,7 @@ async function* readLines(path: string, file: string, onBytes?: OnBytes): AsyncG
     }
   } catch (e) {
     if (e instanceof DataError) throw e;
-    throw new DataError(`${path}: a data file must be readable, got ${(e as Error).message}`, { cause: e });
+    throw new DataError(`${path}: must be a data file, .jsonl or .json, got ${whyUnread(e)}`, { cause: e });
   }
   if (held > 0 || whole) {
     const again = yield flush();

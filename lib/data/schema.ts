@@ -135,7 +135,8 @@ function content(row: JsonObject, column: string, options: SchemaOptions): Conte
   throw new RowError("wrong_type", `${column} must be a string or a list of messages, got ${kindOf(value)}`);
 }
 
-function conversation(row: JsonObject, column: string, options: SchemaOptions): readonly Message[] {
+/** The messages of a column, checked. Errors: RowError. */
+export function conversation(row: JsonObject, column: string, options: SchemaOptions): readonly Message[] {
   const value = row.get(column);
   if (!Array.isArray(value))
     throw new RowError("wrong_type", `${column} must be a list of messages, got ${kindOf(value)}`);
@@ -163,7 +164,7 @@ function message(value: Json, where: string, options: SchemaOptions): Message {
   if (!ROLES.has(mapped))
     throw new RowError(
       "unknown_role",
-      `${where}.role must be one of ${[...ROLES].join(", ")}, got ${JSON.stringify(role.slice(0, 40))} (name it in role_map)`,
+      `${where}.role must be one of ${[...ROLES].join(", ")}, got ${JSON.stringify(role.slice(0, 40))} (rename it)`,
     );
   out.set("role", mapped);
   checkContent(out, where);
@@ -205,13 +206,13 @@ function sameFormat(a: string, x: Content, b: string, y: Content): void {
 /** What makes a readable row useless: an empty completion or text, or a pair without a difference. */
 function problemOf(example: Example): RowError | null {
   if (example.kind === "language")
-    return example.content === "" ? new RowError("empty_text", "a text must not be empty") : null;
+    return example.content === "" ? new RowError("empty_text", `the text must have at least one character, got none`) : null;
   const sides =
     example.kind === "completion"
       ? { completion: example.completion }
       : { chosen: example.chosen, rejected: example.rejected };
   for (const [column, value] of Object.entries(sides))
-    if (isEmpty(value)) return new RowError("empty_completion", `${column} must not be empty`);
+    if (isEmpty(value)) return new RowError("empty_completion", `${column} must have at least one character, got none`);
   if (example.kind === "preference" && sameContent(example.chosen, example.rejected))
     return new RowError("equal_pair", "chosen and rejected must differ, got the same");
   return null;
@@ -252,7 +253,7 @@ function parseTools(text: string): Json {
   try {
     return parseJson(text);
   } catch (e) {
-    throw new RowError("wrong_type", `tools must be a list of objects or its JSON: ${(e as Error).message}`);
+    throw new RowError("wrong_type", `tools must be a list of objects or its JSON, got an error: ${(e as Error).message}`);
   }
 }
 
@@ -265,7 +266,7 @@ function readKwargs(row: JsonObject): JsonObject {
     if (RESERVED_KWARGS.has(key))
       throw new RowError(
         "wrong_type",
-        `chat_template_kwargs must not set ${JSON.stringify(key)}: it is decided by the run`,
+        `chat_template_kwargs must leave to the run what it decides, got ${JSON.stringify(key)}`,
       );
   return value;
 }

@@ -3,11 +3,11 @@
 // What is put around a plain text (BOS) is the post-processor of tokenizer.json; add_bos_token beside it is ignored, as in transformers 5.
 
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { AddedToken, Tokenizer as Backend } from "tokenizers";
-import { DataError } from "../errors.ts";
-import { JsonError, parseJson } from "./json.ts";
+import { DataError, whyUnread } from "../errors.ts";
+import { JsonError, kindOf, parseJson } from "./json.ts";
 import type { Json, JsonObject } from "./json.ts";
 
 const STANDARD = new Set(["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"]);
@@ -59,6 +59,9 @@ interface Special {
 export function loadTokenizer(folder: string): Tokenizer {
   const file = join(folder, "tokenizer.json");
   if (!existsSync(file)) {
+    const is = statSync(folder, { throwIfNoEntry: false });
+    if (!is?.isDirectory())
+      throw new DataError(`${folder}: must be a folder with tokenizer.json, got ${is ? "a file" : "no such folder"}`);
     const other = ["tokenizer.model", "spiece.model", "vocab.json"].find((f) => existsSync(join(folder, f)));
     const got = other ? `${other} alone (convert it: AutoTokenizer.from_pretrained(dir).save_pretrained(dir))` : "none";
     throw new DataError(`${folder}: a tokenizer folder must hold tokenizer.json, got ${got}`);
@@ -81,7 +84,10 @@ function buildTokenizer(
   try {
     backend = Backend.fromString(text);
   } catch (e) {
-    throw new DataError(`${file}: must be a file of the tokenizers library, got ${(e as Error).message}`, { cause: e });
+    throw new DataError(
+      `${file}: must be a file of the tokenizers library, got an error: ${(e as Error).message} (is the download whole?)`,
+      { cause: e },
+    );
   }
   backend.disableTruncation();
   backend.disablePadding();
@@ -94,7 +100,7 @@ function buildTokenizer(
   const decoder = config.get("added_tokens_decoder");
   const settings = decoder instanceof Map ? config : new Map([...config, ...map]);
   if (settings.get("split_special_tokens") === true)
-    throw new DataError(`${file}: split_special_tokens must not be set: text would never make a special token`);
+    throw new DataError(`${file}: split_special_tokens must be false, got true (text would never make a special token)`);
   const { named, extra } = namedTokens(settings, file);
   const more: { token: Special; special: boolean }[] = [];
   if (decoder instanceof Map) {
@@ -176,7 +182,7 @@ function readSpecial(value: Json | undefined, where: string): Special | null {
     return value === "" ? null : { content: value, lstrip: false, rstrip: false, singleWord: false, normalized: false };
   const content = value instanceof Map ? value.get("content") : undefined;
   if (!(value instanceof Map) || typeof content !== "string")
-    throw new DataError(`${where}: a token must be a string or an object with "content"`);
+    throw new DataError(`${where}: a token must be a string or an object with "content", got ${kindOf(value)}`);
   if (content === "") return null;
   const flag = (name: string): boolean => value.get(name) === true;
   return {
@@ -194,7 +200,7 @@ function readText(file: string): string {
     if (bytes.length > MAX_FILE) throw new Error(`${bytes.length} bytes, more than ${MAX_FILE}`);
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (e) {
-    throw new DataError(`${file}: must be readable UTF-8 text, got ${(e as Error).message}`, { cause: e });
+    throw new DataError(`${file}: must be UTF-8 text that can be read, got ${e instanceof TypeError ? "other bytes" : whyUnread(e)}`, { cause: e });
   }
 }
 
@@ -207,7 +213,7 @@ function readObject(file: string): JsonObject {
     throw new JsonError("the file must hold one object", 0);
   } catch (e) {
     if (!(e instanceof JsonError)) throw e;
-    throw new DataError(`${file}: must be a JSON object: ${e.message}`, { cause: e });
+    throw new DataError(`${file}: must be a JSON object, got an error: ${e.message}`, { cause: e });
   }
 }
 
@@ -221,7 +227,7 @@ function readTemplates(folder: string, config: JsonObject): ReadonlyMap<string, 
       const [name, template] = item instanceof Map ? [item.get("name"), item.get("template")] : [];
       if (typeof name !== "string" || typeof template !== "string")
         throw new DataError(
-          `${join(folder, "tokenizer_config.json")}: chat_template must be a text or a list of {name, template}`,
+          `${join(folder, "tokenizer_config.json")}: chat_template must be a text or a list of {name, template}, got another list`,
         );
       out.set(name, template);
     }

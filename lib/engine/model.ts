@@ -1,4 +1,5 @@
 // A model in a session: what training, scoring and generation share.
+import { DataError } from "../errors.ts";
 import { weightReads, type OpenedModel } from "../io/model_folder.ts";
 import type { DType } from "../ir/types.ts";
 import { parameters, type Parameter } from "../models/config.ts";
@@ -31,9 +32,15 @@ export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedMo
   return { session, model, parameters: list, spec };
 }
 
-/** Fill weights/* from the model folder. */
-export async function readWeights(m: LoadedModel, source: OpenedModel = m.model): Promise<void> {
-  await m.session.readFiles(weightReads(source, m.parameters));
+/** Fill weights/* from the model folder. Throws DataError where one is NaN or infinite: nothing good can come of it. */
+export async function readWeights({ session, model, parameters }: LoadedModel): Promise<void> {
+  await session.readFiles(weightReads(model, parameters));
+  for (const { name, parts } of parameters) {
+    const wrong = await session.countNonfinite(`weights/${name}`);
+    if (wrong === 0) continue;
+    const tensors = parts.map((p) => p.tensor).join(" and ");
+    throw new DataError(`${model.dir}: ${tensors} must hold finite numbers, got ${wrong} that are NaN or infinite (is the file damaged, or the run that wrote it?)`);
+  }
 }
 
 /** Master weights start as the checkpoint's own values, not as their rounded copies. */

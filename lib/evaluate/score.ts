@@ -3,7 +3,8 @@ import { packStep, type MicroBatch } from "../data/pack.ts";
 import { readRows, type Row } from "../data/rows.ts";
 import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
 import type { Tree } from "../data/types.ts";
-import { DataError } from "../errors.ts";
+import { DataError, NumericError } from "../errors.ts";
+import { kindOf, type Json } from "../data/json.ts";
 import { loadModel, readWeights } from "../engine/model.ts";
 import { Scorer } from "../engine/scorer.ts";
 
@@ -55,7 +56,9 @@ export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks = {}): Async
       }
       for (const [i, tree] of part.entries()) {
         const logps = scored.get(i) ?? new Float32Array(0);
-        yield { row: tree.row, logps, logp: logps.reduce((a, b) => a + b, 0) };
+        const logp = logps.reduce((a, b) => a + b, 0);
+        if (!Number.isFinite(logp)) throw new NumericError(`row ${tree.row}: its log-probabilities must be finite, got NaN or infinity (its hidden states overflow: try another dtype)`);
+        yield { row: tree.row, logps, logp };
       }
       hooks.onStage?.({ name: "scoring", done: Math.min(from + GROUP, trees.length), total: trees.length, unit: "rows" });
     }
@@ -75,8 +78,8 @@ async function readTrees(o: ScoreOptions, vocab: number): Promise<{ trees: Tree[
   let bad: DataError | undefined;
   let row = 0;
   for await (const r of readRows(o.data)) {
+    if (!r.value.has("input_ids")) tokenizer ??= loadTokenizer(o.model);
     try {
-      if (!r.value.has("input_ids")) tokenizer ??= loadTokenizer(o.model);
       trees.push(await toTree(r, row, tokenizer, vocab));
     } catch (error) {
       if (!(error instanceof DataError)) throw error;
@@ -91,15 +94,22 @@ async function readTrees(o: ScoreOptions, vocab: number): Promise<{ trees: Tree[
 async function toTree(r: Row, row: number, tokenizer: Tokenizer | undefined, vocab: number): Promise<Tree> {
   const text = (key: string): string => {
     const v = r.value.get(key);
-    if (typeof v !== "string") throw new DataError(`${key}: must be a text, got ${v === undefined ? "none" : typeof v}`);
+    if (typeof v !== "string") throw new DataError(`${key} must be a string, got ${kindOf(v)}`);
     return v;
   };
-  const one = async (s: string): Promise<Int32Array> => Int32Array.from((await tokenizer!.encode([{ text: s, special: true }]))[0]!.ids);
+  const one = async (s: string): Promise<Int32Array> => {
+    const ids = Int32Array.from((await tokenizer!.encode([{ text: s, special: true }]))[0]!.ids);
+    const past = ids.find((id) => id >= vocab);
+    if (past !== undefined) throw new DataError(`ids must be below the model's vocab_size ${vocab}, got ${past} (the tokenizer belongs to another model)`);
+    return ids;
+  };
   const tree = (ids: Int32Array, from: number): Tree => ({ row, trunk: new Int32Array(0), branches: [{ ids, trained: from < ids.length ? [[from, ids.length]] : [] }] });
   if (r.value.has("input_ids")) {
     const given = r.value.get("input_ids");
-    const ok = Array.isArray(given) && given.length > 0 && given.every((v) => Number.isInteger(Number(v)) && Number(v) >= 0 && Number(v) < vocab && typeof v !== "string" && typeof v !== "boolean");
-    if (!ok) throw new DataError(`input_ids: must be a list of whole numbers from 0 to ${vocab - 1}, at least one`);
+    const must = `input_ids must be a list of whole numbers from 0 to ${vocab - 1}`;
+    if (!Array.isArray(given) || given.length === 0) throw new DataError(`${must}, got ${Array.isArray(given) ? "an empty list" : kindOf(given)}`);
+    const wrong = given.findIndex((v) => !(typeof v === "bigint" || Number.isInteger(v)) || (v as number) < 0 || (v as number) >= vocab);
+    if (wrong >= 0) throw new DataError(`${must}, got ${show(given[wrong]!)} at place ${wrong}`);
     return tree(Int32Array.from(given as unknown[], Number), 1);
   }
   if (r.value.has("text")) return tree(await one(text("text")), 1);
@@ -110,3 +120,6 @@ async function toTree(r: Row, row: number, tokenizer: Tokenizer | undefined, voc
   while (same < prompt.length && same < whole.length && prompt[same] === whole[same]) same++;
   return tree(whole, Math.max(1, same));
 }
+
+/** A value of a list in a message: numbers as they are, others by their kind. */
+const show = (v: Json): string => (typeof v === "bigint" || typeof v === "number" ? String(v) : kindOf(v));

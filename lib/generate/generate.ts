@@ -4,6 +4,8 @@ import type { DataOptions } from "../data/pipeline.ts";
 import type { EndTokens } from "../data/stop.ts";
 import type { JsonObject } from "../data/json.ts";
 import { newWatch, outOfHeap, TEMPLATE_SECONDS, watchTemplate, WORKER_HEAP } from "../data/watch.ts";
+import { DataError, OutOfMemoryError } from "../errors.ts";
+import { memoryLimit, memoryOf } from "../engine/memory.ts";
 import { Thread } from "../thread.ts";
 import { programsOf } from "../engine/background.ts";
 import { loadModel, readWeights, type LoadedModel } from "../engine/model.ts";
@@ -46,6 +48,7 @@ export interface Completion {
 }
 
 const SLOTS = 16;
+const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** Open a model folder for generation; dispose of it to free its memory and threads. Throws DataError, OutOfMemoryError, DeviceError. */
 export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
@@ -150,6 +153,11 @@ export class Generator {
   async #start(prompts: readonly Prompt[], index: number, o: Sampling): Promise<Sequence[]> {
     const ids = await this.#texts.call("ids", [prompts, index]);
     const sequences = ids.map((prompt, i): Sequence => ({ index: index + i, prompt, out: [], done: undefined }));
+    const { vocabSize } = this.#loaded.model.config;
+    for (const { index: at, prompt } of sequences) {
+      const past = prompt.find((id) => id >= vocabSize);
+      if (past !== undefined) throw new DataError(`prompt ${at}: ids must be below the model's vocab_size ${vocabSize}, got ${past} (the tokenizer belongs to another model)`);
+    }
     const places = Math.max(...sequences.map((s) => s.prompt.length)) + o.maxNewTokens;
     const tokens = sequences.reduce((n, s) => n + s.prompt.length, 0);
     await this.#fit(sequences.length, places, tokens);
@@ -164,9 +172,12 @@ export class Generator {
     const sizes = { slots: Math.max(slots, old?.sizes.slots ?? 1), places: up(Math.max(places, old?.sizes.places ?? 1)) };
     const room = up(Math.max(tokens, old?.tokens ?? 1));
     const { session, spec } = this.#loaded;
+    const programs = [await compile(session.device, "prefillProgram", spec, sizes, room), await compile(session.device, "decodeProgram", spec, sizes)] as const;
+    const { total_bytes: bytes } = await memoryOf(session, programs);
+    if (bytes > memoryLimit(null))
+      throw new OutOfMemoryError(`memory: the model and its cache must fit in ${gigabytes(memoryLimit(null))} (the machine's memory), got ${gigabytes(bytes)} for ${sizes.slots} x ${sizes.places} tokens (lower max_new_tokens)`);
     if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
-    const prefill = await session.load((await compile(session.device, "prefillProgram", spec, sizes, room)).bytes);
-    const decode = await session.load((await compile(session.device, "decodeProgram", spec, sizes)).bytes);
+    const [prefill, decode] = [await session.load(programs[0].bytes), await session.load(programs[1].bytes)];
     if (!old) await readWeights(this.#loaded);
     this.#programs = { sizes, tokens: room, prefill, decode };
   }

@@ -1,4 +1,5 @@
 // The next token from logits: arg-max at temperature 0, else a draw from the tempered, cut distribution.
+import { NumericError } from "../errors.ts";
 import { philox } from "../data/order.ts";
 
 export interface SampleOptions {
@@ -15,6 +16,7 @@ export interface SampleOptions {
 export function sampleToken(logits: Float32Array, o: SampleOptions, sequence: number, place: number): number {
   let best = 0;
   for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  if (!Number.isFinite(logits[best])) throw new NumericError(`sequence ${sequence}: logits must be finite, got ${logits[best]} (its hidden states overflow: try another dtype)`);
   if (o.temperature === 0) return best;
   const top = logits[best]!;
   let order: number[] = Array.from(logits.keys());

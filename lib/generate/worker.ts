@@ -1,6 +1,9 @@
 // The generator's thread: prompts to ids through a stranger's tokenizer and template, ids to text, and the draw of each next token.
+import type { JsonObject } from "../data/json.ts";
 import { load, type DataOptions, type Loaded } from "../data/pipeline.ts";
+import { RowError } from "../data/schema.ts";
 import type { EndTokens } from "../data/stop.ts";
+import type { ChatTemplate } from "../data/template.ts";
 import { rowWatcher } from "../data/watch.ts";
 import { DataError } from "../errors.ts";
 import { serve } from "../thread.ts";
@@ -20,11 +23,20 @@ export interface Draw {
 async function idsOf(prompt: Prompt, index: number): Promise<readonly number[]> {
   const { tokenizer, template } = loaded;
   if (typeof prompt === "string") return (await tokenizer.encode([{ text: prompt, special: true }]))[0]!.ids;
-  if (!template) throw new DataError("messages: need a chat template, and the model folder has none (give chat_template_path)");
+  if (!template) throw new DataError("conversations must have a chat template, got a model folder without one (give chat_template_path)");
   onRow(index);
-  const { text } = template.render({ messages: prompt, addGenerationPrompt: true });
+  const text = rendered(template, prompt, index);
   onRow(-1);
   return (await tokenizer.encode([{ text, special: false }]))[0]!.ids;
+}
+
+/** A conversation as text; what a row would be dropped for is wrong with the prompt. */
+function rendered(template: ChatTemplate, messages: readonly JsonObject[], index: number): string {
+  try {
+    return template.render({ messages, addGenerationPrompt: true }).text;
+  } catch (e) {
+    throw e instanceof RowError ? new DataError(`prompt ${index}: ${e.message}`, { cause: e }) : e;
+  }
 }
 
 const functions = {

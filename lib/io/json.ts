@@ -1,7 +1,7 @@
 // Bounded JSON files, read off the event loop. Files are downloads: every failure is a DataError that names the file, and the text is
 // kept beside the value, because saving a model edits a base's text instead of rewriting its numbers.
 import { readFile, stat } from "node:fs/promises";
-import { DataError } from "../errors.ts";
+import { DataError, whyUnread } from "../errors.ts";
 
 export interface JsonFile {
   /** The text as read, without a byte order mark. */
@@ -33,7 +33,7 @@ export async function readJson(path: string, options: { readonly maxBytes?: numb
   let bytes: Buffer;
   try {
     const info = await stat(path);
-    if (!info.isFile()) throw new DataError(`${path}: must be a plain file`);
+    if (!info.isFile()) throw new DataError(`${path}: must be a plain file, got ${info.isDirectory() ? "a folder" : "something else"}`);
     if (info.size > maxBytes) throw new DataError(`${path}: must be at most ${maxBytes} bytes, got ${info.size}`);
     bytes = await readFile(path);
   } catch (error) {
@@ -62,26 +62,19 @@ export function parseJson(bytes: Uint8Array, name: string): JsonFile {
   try {
     text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
-    throw new DataError(`${name}: must be UTF-8 text`, { cause: error });
+    throw new DataError(`${name}: must be UTF-8 text, got other bytes`, { cause: error });
   }
   try {
     return { text, value: JSON.parse(text) };
   } catch (error) {
-    throw new DataError(`${name}: must be JSON: ${(error as Error).message}`, { cause: error });
+    throw new DataError(`${name}: must be JSON, got an error: ${(error as Error).message}`, { cause: error });
   }
 }
 
 /** Turns a failed read into a DataError that names the file; a DataError passes through. */
 export function readError(path: string, error: unknown): Error {
   if (error instanceof DataError) return error;
-  const code = errorCode(error);
-  const why =
-    code === "ENOENT"
-      ? "no such file"
-      : code === "EACCES"
-        ? "no permission to read it"
-        : String((error as Error).message);
-  return new DataError(`${path}: must be readable: ${why}`, { cause: error });
+  return new DataError(`${path}: must be readable, got ${whyUnread(error)}`, { cause: error });
 }
 
 /** The system's error code ("ENOENT", "ENOSPC", ...), or "". */

@@ -81,7 +81,7 @@ async function listFolder(dir: string): Promise<string[]> {
     return await readdir(dir);
   } catch (error) {
     if (errorCode(error) === "ENOENT")
-      throw new DataError(`${dir}: must be a model folder: no such folder`, { cause: error });
+      throw new DataError(`${dir}: must be a model folder, got no such folder`, { cause: error });
     if (errorCode(error) === "ENOTDIR")
       throw new DataError(`${dir}: must be a model folder, got a file`, { cause: error });
     throw readError(dir, error);
@@ -102,7 +102,7 @@ export async function readCheckpoint(dir: string, names: readonly string[]): Pro
   const { files, weightMap } = parseSafetensorsIndex((await readJson(indexPath)).value, indexPath);
   const tensors = new Map<string, StoredTensor>();
   for (const file of files) {
-    if (!names.includes(file)) throw new DataError(`${dir}: must hold every shard of ${indexName}, ${file} is missing`);
+    if (!names.includes(file)) throw new DataError(`${dir}: must hold every shard of ${indexName}, got none named ${file} (download it)`);
     for (const [name, tensor] of await readSafetensorsHeader(join(dir, file))) {
       const other = tensors.get(name);
       if (other !== undefined)
@@ -112,7 +112,7 @@ export async function readCheckpoint(dir: string, names: readonly string[]): Pro
   }
   for (const [name, file] of weightMap) {
     if (tensors.get(name)?.file !== join(dir, file)) {
-      throw new DataError(`${indexPath}: tensor ${show(name)} must be in ${file}, where it is not`);
+      throw new DataError(`${indexPath}: tensor ${show(name)} must be in ${file}, got none there`);
     }
   }
   return tensors;

@@ -35,7 +35,8 @@ export type FloatDtype = keyof typeof dtypeBytes;
 export async function readSafetensorsHeader(path: string): Promise<Map<string, StoredTensor>> {
   let handle;
   try {
-    if (!(await stat(path)).isFile()) throw new DataError(`${path}: must be a plain file`);
+    const info = await stat(path);
+    if (!info.isFile()) throw new DataError(`${path}: must be a plain file, got ${info.isDirectory() ? "a folder" : "something else"}`);
     handle = await open(path, "r");
     const { size } = await handle.stat();
     const prefix = Buffer.alloc(8);
@@ -54,11 +55,11 @@ export async function readSafetensorsHeader(path: string): Promise<Map<string, S
 }
 
 function headerLength(prefix: Uint8Array, size: number, path: string): number {
-  if (prefix.length < 8) throw new DataError(`${path}: must be a safetensors file of at least 8 bytes, got ${size}`);
+  if (prefix.length < 8) throw new DataError(`${path}: must be a safetensors file of at least 8 bytes, got ${size} (download it again)`);
   const length = new DataView(prefix.buffer, prefix.byteOffset).getBigUint64(0, true);
   const most = Math.min(maxHeaderBytes, size - 8);
   if (length < 2n || length > BigInt(Math.max(most, 0))) {
-    const mend = "it is cut short, or no safetensors file (a Git LFS pointer?)";
+    const mend = "it is cut short, or no safetensors file at all: download it again";
     throw new DataError(
       `${path}: header length must be from 2 to ${most} in a file of ${size} bytes, got ${length} (${mend})`,
     );
@@ -68,7 +69,7 @@ function headerLength(prefix: Uint8Array, size: number, path: string): number {
 
 /** Checks a header's JSON against the size of its file, in bytes. `path` becomes each tensor's file and stands in messages. */
 export function parseSafetensorsHeader(header: Uint8Array, fileSize: number, path: string): Map<string, StoredTensor> {
-  if (header[0] !== 0x7b) throw new DataError(`${path}: header must begin with "{" (this is no safetensors file)`);
+  if (header[0] !== 0x7b) throw new DataError(`${path}: header must begin with "{", got ${show(String.fromCharCode(header[0] ?? 0))} (this is no safetensors file)`);
   const { text, value } = parseJson(header, `${path} (header)`);
   if (!isObject(value)) throw new DataError(`${path}: header must be a JSON object, got ${show(value)}`);
   const twice = duplicateKey(text);

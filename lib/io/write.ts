@@ -1,6 +1,6 @@
 // Writing files: system errors become WriteError (a run's disk is full, its folder is gone), and what is written can be made durable.
 import { existsSync } from "node:fs";
-import { access, constants, mkdir, open, writeFile } from "node:fs/promises";
+import { access, constants, mkdir, open, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AttuneError, ConfigError, WriteError } from "../errors.ts";
 import { errorCode } from "./json.ts";
@@ -12,6 +12,7 @@ const reasons: ReadonlyMap<string, string> = new Map([
   ["EACCES", "no permission"],
   ["EPERM", "no permission"],
   ["ENOENT", "the folder is gone"],
+  ["ENOTDIR", "a part of the path is a file"],
   ["EIO", "the disk reports an error"],
   ["EFBIG", "the file is too large for this file system"],
   ["EMFILE", "too many open files"],
@@ -24,7 +25,7 @@ export async function writing<T>(path: string, action: () => Promise<T>): Promis
   } catch (error) {
     if (error instanceof AttuneError) throw error;
     const why = reasons.get(errorCode(error)) ?? (error as Error).message;
-    throw new WriteError(`${path}: must be writable: ${why}`, { cause: error });
+    throw new WriteError(`${path}: must be writable, got an error: ${why}`, { cause: error });
   }
 }
 
@@ -60,13 +61,15 @@ async function makeFolders(dir: string): Promise<void> {
 
 /** Creates the output folder where it is missing and checks, before any work, that it can be written. Throws ConfigError. */
 export async function ensureWritableFolder(dir: string, key = "output_dir"): Promise<void> {
+  const refusal = (why: string, cause?: unknown): ConfigError =>
+    new ConfigError(`${key}: must be a folder that can be written, got ${dir}: ${why} (choose another)`, { cause });
   try {
     await makeFolders(resolve(dir));
+    if (!(await stat(dir)).isDirectory()) throw refusal("it is a file");
     await access(dir, constants.W_OK | constants.X_OK);
   } catch (error) {
-    const why = reasons.get(errorCode(error)) ?? (error as Error).message;
-    throw new ConfigError(`${key}: must be a folder that can be written, got ${dir}: ${why} (choose another)`, {
-      cause: error,
-    });
+    if (error instanceof ConfigError) throw error;
+    const why = errorCode(error) === "ENOENT" ? "no folder can be made there" : reasons.get(errorCode(error));
+    throw refusal(why ?? (error as Error).message, error);
   }
 }

@@ -1,5 +1,6 @@
 // Bytes of a program, as native/runtime/program.cc reads them: little-endian, every name padded to four bytes.
 import { kernelOps, type AttrKind, type Cost, type OpDef } from "../ir/op.ts";
+import { ShapeError } from "../errors.ts";
 import { cap, type Capacity, type DType, type Type } from "../ir/types.ts";
 import { isPrivate, type Instruction, type Program, type Slot } from "./program.ts";
 
@@ -49,6 +50,11 @@ class Writer {
     this.view.setUint32(this.at, v, true);
     this.at += 4;
   }
+  /** A dimension: kernels count in 32 bits. */
+  size(v: number): void {
+    if (v >= 2 ** 31) throw new ShapeError(`program: a dimension must be below 2^31, got ${v}`);
+    this.u32(v);
+  }
   u64(v: number): void {
     this.u32(v % 2 ** 32);
     this.u32(Math.floor(v / 2 ** 32));
@@ -76,7 +82,7 @@ function writeType(w: Writer, t: Type, dims: readonly Capacity[]): void {
   w.u32(dtypes[t.dtype]);
   w.u32(t.shape.length);
   for (const d of t.shape) {
-    w.u32(cap(d));
+    w.size(cap(d));
     w.u32(typeof d === "number" ? 0 : dims.findIndex((x) => x.name === d.name) + 1);
   }
 }
@@ -121,7 +127,7 @@ export function encode(p: Program): Uint8Array<ArrayBuffer> {
   for (const v of [MAGIC, VERSION, tableHash(), p.dims.length, names.length, p.instructions.length]) w.u32(v);
   w.u64(p.arenaBytes);
   for (const d of p.dims) {
-    w.u32(d.capacity);
+    w.size(d.capacity);
     w.text(d.name);
   }
   for (const [name, t] of p.buffers) {

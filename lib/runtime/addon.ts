@@ -122,7 +122,7 @@ export function loadAddon(tableHash?: number): Addon {
       loaded = require(file) as Addon;
     } catch (cause) {
       const why = (cause instanceof Error ? cause.message : String(cause)).split("\n")[0];
-      throw new DeviceError(`native addon: ${file} does not load: ${why} (${mend()} builds it anew)`, { cause });
+      throw new DeviceError(`native addon: ${file} must load, got an error: ${why} (${mend()} builds it anew)`, { cause });
     }
   }
   if (tableHash !== undefined && tableHash !== loaded.tableHash) {

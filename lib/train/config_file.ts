@@ -1,8 +1,8 @@
 // Run files: reading YAML (JSON is YAML too) and laying flags over it.
 
 import { readFile } from "node:fs/promises";
-import { isMap, isScalar, LineCounter, parseDocument } from "yaml";
-import { ConfigError } from "../errors.ts";
+import { isMap, isScalar, isSeq, LineCounter, parseDocument } from "yaml";
+import { ConfigError, whyUnread } from "../errors.ts";
 
 /** The keys of a run file as written, and where each stands. */
 export interface RunFile {
@@ -27,9 +27,7 @@ export async function readRunFile(path: string): Promise<RunFile> {
   try {
     text = await readFile(path, "utf8");
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    const got = code === "ENOENT" ? "no such file" : code === "EISDIR" ? "a folder" : String(code);
-    throw new ConfigError(`${path}: must be a YAML file that can be read, got ${got}`, { cause: error });
+    throw new ConfigError(`${path}: must be a YAML file that can be read, got ${whyUnread(error)}`, { cause: error });
   }
   return parseRunFile(path, text);
 }
@@ -46,10 +44,11 @@ export function parseRunFile(path: string, text: string): RunFile {
   const lines = new Map<string, number>();
   if (document.contents === null) return { path, values: {}, lines };
   if (!isMap(document.contents)) {
-    throw new ConfigError(`${path}: must be a YAML mapping of keys to values, such as "learning_rate: 2e-5"`);
+    const got = isSeq(document.contents) ? "a list" : "a text";
+    throw new ConfigError(`${path}: must be a YAML mapping of keys to values, such as "learning_rate: 2e-5", got ${got}`);
   }
   for (const pair of document.contents.items) {
-    if (!isScalar(pair.key)) throw new ConfigError(`${path}: must have texts for keys`);
+    if (!isScalar(pair.key)) throw new ConfigError(`${path}: must have texts for keys, got a list or a mapping as one`);
     lines.set(String(pair.key.value), counter.linePos(pair.key.range?.[0] ?? 0).line);
   }
   let values: unknown;

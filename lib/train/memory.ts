@@ -1,44 +1,10 @@
 // The memory that a run's programs need, to the byte, before any of it is taken; and the refusal of what does not fit.
-import { totalmem } from "node:os";
 import { OutOfMemoryError } from "../errors.ts";
-import { Session } from "../runtime/session.ts";
 import { formatBytes } from "./config_bytes.ts";
 import type { Compiled } from "../engine/background.ts";
+import { memoryLimit, memoryOf, type Memory } from "../engine/memory.ts";
 import type { LoadedModel } from "../engine/model.ts";
 import { compileScore } from "../engine/scorer.ts";
-
-/** Bytes by kind, and their sum: all that a session takes. Node itself and the rows, about 100 MB, come on top. */
-export interface Memory {
-  readonly weights_bytes: number;
-  /** Copies of weights in the layout that the matrix products read. */
-  readonly packed_weights_bytes: number;
-  readonly gradients_bytes: number;
-  /** Moments, and fp32 master weights in bf16. */
-  readonly optimizer_bytes: number;
-  /** The one arena, which all programs share. */
-  readonly activations_bytes: number;
-  readonly inputs_outputs_bytes: number;
-  readonly thread_scratch_bytes: number;
-  readonly total_bytes: number;
-}
-
-/** What one session needs for these programs. They are loaded into a dry session, which counts as a real one does. */
-export async function memoryOf(on: { readonly device: string; readonly threads: number }, plans: readonly Compiled[]): Promise<Memory> {
-  await using dry = Session.create({ device: on.device as "cpu", threads: on.threads, dry: true });
-  for (const p of plans) await dry.load(p.bytes);
-  const of = (cls: string): number => dry.buffers().reduce((n, b) => n + (b.name.startsWith(cls) ? b.bytes : 0), 0);
-  const named = { weights_bytes: of("weights/"), gradients_bytes: of("grads/"), optimizer_bytes: of("optimizer/") };
-  return {
-    weights_bytes: named.weights_bytes,
-    packed_weights_bytes: dry.derivedBytes,
-    gradients_bytes: named.gradients_bytes,
-    optimizer_bytes: named.optimizer_bytes,
-    activations_bytes: dry.arenaBytes,
-    inputs_outputs_bytes: dry.bufferBytes - Object.values(named).reduce((a, b) => a + b, 0),
-    thread_scratch_bytes: dry.threadBytes,
-    total_bytes: dry.bufferBytes + dry.derivedBytes + dry.arenaBytes + dry.threadBytes,
-  };
-}
 
 /** Capacities of a pass that only scores. */
 export interface ScoreSizes {
@@ -55,12 +21,6 @@ export async function memoryOfRun(loaded: LoadedModel, plans: readonly Compiled[
   if (reference === loaded) return memoryOf(loaded.session, [...plans, ...scoring]);
   const [training, before] = [await memoryOf(loaded.session, plans), await memoryOf(reference.session, scoring)];
   return { ...training, total_bytes: Math.max(training.total_bytes, before.total_bytes) };
-}
-
-/** Bytes that a run may take: the given limit, else what this process may have of the machine. */
-export function memoryLimit(given: number | null): number {
-  const allowed = process.constrainedMemory();
-  return given ?? (allowed > 0 ? Math.min(allowed, totalmem()) : totalmem());
 }
 
 /** What takes the most, largest first. */
@@ -84,7 +44,7 @@ export interface Shrinking {
 export async function refusal(memory: Memory, given: number | null, by: Shrinking): Promise<string | null> {
   const most = memoryLimit(given);
   if (memory.total_bytes <= most) return null;
-  const what = `memory: the run must fit in ${formatBytes(most)} (${given === null ? "the machine's memory" : "memory_limit"}), it needs ${formatBytes(memory.total_bytes)}`;
+  const what = `memory: the run must fit in ${formatBytes(most)} (${given === null ? "the machine's memory" : "memory_limit"}), got one that needs ${formatBytes(memory.total_bytes)}`;
   return `${what}: ${largest(memory)} (${await mend(most - (memory.total_bytes - memory.activations_bytes), by)})`;
 }
 
@@ -98,7 +58,7 @@ export async function refuseIfTooLarge(memory: Memory, given: number | null, by:
 async function mend(room: number, { tokens, longest, activations }: Shrinking): Promise<string> {
   const fits = async (t: number): Promise<boolean> => (await activations(t)) <= room;
   const smaller = "a smaller model or more memory is needed";
-  if (room <= 0) return `its weights, gradients and optimiser alone take more: ${smaller}`;
+  if (room <= 0) return `all that does not depend on the rows takes more alone: ${smaller}`;
   let most = Math.floor(tokens / 2);
   while (most >= 16 && !(await fits(most))) most = Math.floor(most / 2);
   if (most < 16) return `no micro-batch of 16 tokens fits: ${smaller}`;

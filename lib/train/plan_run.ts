@@ -4,7 +4,8 @@ import { loadModel } from "../engine/model.ts";
 import { scoreFlops } from "../engine/scorer.ts";
 import { flops } from "./compile.ts";
 import { compileTraining } from "./engine.ts";
-import { memoryLimit, memoryOfRun, refusal, type Memory } from "./memory.ts";
+import { memoryLimit, type Memory } from "../engine/memory.ts";
+import { memoryOfRun, refusal } from "./memory.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";
 import { otherReference, prepareSets, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
 import { flopsPerExample, measuredRate } from "./work.ts";
@@ -45,11 +46,11 @@ export interface RunPlan extends Memory {
 }
 
 export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Promise<RunPlan> {
-  const { data, held } = await prepareSets(task, config, hooks);
   const machine = { device: config.device, dtype: config.dtype ?? "float32", ...(config.threads && { threads: config.threads }) };
   const loaded = await loadModel(config.model, machine);
   try {
     const { spec, session, parameters } = loaded;
+    const { data, held } = await prepareSets(task, config, loaded, hooks);
     await using other = await otherReference(config, machine);
     const loss = lossOf(task, config);
     const layouts = layoutsOf(task, config, loaded.model.config.vocabSize, data.trees, held?.trees);

@@ -1,12 +1,12 @@
 // A run with its folder: config.yaml, metrics.jsonl, checkpoints, the final model. What `attune sft` and `attune dpo` call.
-import { mkdir, readdir, readFile, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, NumericError } from "../errors.ts";
 import { removeDeadTemporaries, writeWhole } from "../io/atomic_folder.ts";
 import { newestCheckpoint, pruneCheckpoints, type Checkpoint } from "../io/checkpoint.ts";
 import { hashText } from "../io/hash.ts";
 import { JsonlWriter, truncateToStep } from "../io/jsonl_writer.ts";
-import { ensureWritableFolder } from "../io/write.ts";
+import { ensureWritableFolder, writing } from "../io/write.ts";
 import { today } from "../data/dataset.ts";
 import { resolveConfig, type RunConfig, type Task } from "./config.ts";
 import { readRunFile } from "./config_file.ts";
@@ -23,14 +23,16 @@ export type Summary = Readonly<Record<string, number>>;
 
 /** Train to the end (or to the signal), keeping the run folder. Returns the summary, Hugging Face's names. */
 export async function runTraining(task: Task, given: RunConfig, hooks: RunHooks): Promise<Summary> {
-  const config = await settled(task, given);
-  const folder = await openFolder(task, config, hooks);
+  const started = given.resume ? await startedRun(task, given.outputDir) : null;
+  const config = settled(given, started);
+  const folder = await openFolder(task, config, started, hooks);
   if (folder.finished) {
     if (!(await exists(join(config.outputDir, "report.html")))) await writeReport(config.outputDir); // killed just before it
     hooks.log(`${config.outputDir} holds a finished run: nothing to do`);
     return folder.finished;
   }
   await using trainer = await Trainer.create(task, config, hooks);
+  await begin(config, folder);
   const means = new Means();
   if (folder.checkpoint) {
     await restore(trainer, folder.checkpoint.dir, folder.checkpoint.state);
@@ -58,9 +60,14 @@ export async function runTraining(task: Task, given: RunConfig, hooks: RunHooks)
     return line !== undefined;
   };
   let saved = trainer.step;
+  /** A step that fails on its numbers has updated nothing: the weights are those of the last good one. */
+  const keepLastGood = async (error: unknown): Promise<never> => {
+    if (error instanceof NumericError && saved < trainer.step) await save();
+    throw error;
+  };
   let going = await evaluated();
   while (going && trainer.step < trainer.totalSteps && !hooks.signal.aborted) {
-    const m = await trainer.next();
+    const m = await trainer.next().catch(keepLastGood);
     means.add(m);
     hooks.onStage({ name: "training", done: m.step, total: trainer.totalSteps, unit: "steps", text: `loss ${m["loss"]!.toFixed(4)}` });
     if (m.step % config.loggingSteps === 0 || m.step === trainer.totalSteps) await write(means.line(m));
@@ -130,47 +137,62 @@ class Means {
 }
 
 /** The configuration with what defaults depend on the machine and the day written out; a resumed run keeps its day. */
-async function settled(task: Task, config: RunConfig): Promise<RunConfig> {
-  const file = join(config.outputDir, "config.yaml");
-  const began = config.resume && (await exists(file)) ? resolveConfig(task, (await readRunFile(file)).values).config.chatTemplateDate : null;
-  const chatTemplateDate = config.chatTemplateDate ?? began ?? today();
+function settled(config: RunConfig, started: RunConfig | null): RunConfig {
+  const chatTemplateDate = config.chatTemplateDate ?? started?.chatTemplateDate ?? today();
   return { ...config, dtype: config.dtype ?? "float32", chatTemplateDate } as RunConfig;
+}
+
+/** The configuration that the run in `dir` began with; null where none has. */
+async function startedRun(task: Task, dir: string): Promise<RunConfig | null> {
+  const file = join(dir, "config.yaml");
+  if (!(await exists(file))) return null;
+  const { values } = await readRunFile(file);
+  const other = String(values["task"]);
+  if (other !== task) throw new ConfigError(`resume: must go on with a run of ${task}, got one of ${other} in ${dir} (run \`attune ${other}\`, or choose another output_dir)`);
+  return resolveConfig(task, values).config;
 }
 
 interface Folder {
   readonly checkpoint: Checkpoint | null;
+  /** The configuration as config.yaml has it. */
+  readonly text: string;
   readonly configHash: string;
+  /** Files of a run that this one takes the place of. */
+  readonly replaced: readonly string[];
   /** The summary of a run that is done. */
   readonly finished: Summary | null;
 }
 
-/** Take possession of output_dir: refuse a run that is there, or find where it goes on. */
-async function openFolder(task: Task, config: RunConfig, hooks: Hooks): Promise<Folder> {
+/** Refuse a run that output_dir holds, or find where it goes on. Writes nothing: whatever is refused later leaves the folder as it was. */
+async function openFolder(task: Task, config: RunConfig, started: RunConfig | null, hooks: Hooks): Promise<Folder> {
   const dir = config.outputDir;
   await ensureWritableFolder(dir);
   const text = formatConfig(config);
-  const configHash = hashText(text);
-  const file = join(dir, "config.yaml");
+  const fresh = { checkpoint: null, text, configHash: hashText(text), replaced: [], finished: null };
   const names = await readdir(dir);
   const holdsRun = names.includes("config.yaml") || names.includes("metrics.jsonl") || names.some((n) => n.startsWith("checkpoint-"));
   if (holdsRun && !config.resume && !config.overwriteOutputDir)
     throw new ConfigError(`output_dir: must not hold a run, got ${dir} (--resume goes on with it, --overwrite-output-dir replaces it)`);
-  if (holdsRun && config.overwriteOutputDir && !config.resume)
-    for (const n of names) if (/^(config\.yaml|metrics\.jsonl|samples\.jsonl|report\.html|checkpoint-\d+|.*\.safetensors|config\.json)$/.test(n)) await rm(join(dir, n), { recursive: true, force: true });
-  if (config.resume && (await exists(file))) {
-    const started = resolveConfig(task, (await readRunFile(file)).values).config;
+  if (started) {
     const changed = changedKeys(task, started, config);
-    if (changed.length) throw new ConfigError(`resume: these keys must be as the run began with, got others: ${changed.join(", ")} (see ${file})`);
+    if (changed.length) throw new ConfigError(`resume: must have these keys as the run began with, got others: ${changed.join(", ")} (see ${join(dir, "config.yaml")})`);
     await removeDeadTemporaries(dir);
     const finished = await summaryOf(join(dir, "metrics.jsonl"));
-    if (finished) return { checkpoint: null, configHash, finished };
+    if (finished) return { ...fresh, finished };
     const { checkpoint, skipped } = await newestCheckpoint(dir);
     for (const s of skipped) hooks.log(`${s.dir} is passed over: ${s.reason}`);
-    return { checkpoint, configHash, finished: null };
+    return { ...fresh, checkpoint };
   }
-  await mkdir(dir, { recursive: true });
-  await writeWhole(file, text);
-  return { checkpoint: null, configHash, finished: null };
+  const replaced = holdsRun && config.overwriteOutputDir && !config.resume ? names.filter((n) => OF_A_RUN.test(n)) : [];
+  return { ...fresh, replaced };
+}
+
+const OF_A_RUN = /^(config\.yaml|metrics\.jsonl|samples\.jsonl|report\.html|checkpoint-\d+|.*\.safetensors|config\.json)$/;
+
+/** Take possession of output_dir, once nothing is left that could refuse the run. */
+async function begin({ outputDir }: RunConfig, { replaced, text }: Folder): Promise<void> {
+  for (const n of replaced) await writing(outputDir, () => rm(join(outputDir, n), { recursive: true, force: true }));
+  if (replaced.length || !(await exists(join(outputDir, "config.yaml")))) await writeWhole(join(outputDir, "config.yaml"), text);
 }
 
 const exists = (path: string): Promise<boolean> => stat(path).then(() => true, () => false);

@@ -65,16 +65,16 @@ export class Trainer {
     ({ perEpoch: this.stepsPerEpoch, total: this.totalSteps } = stepsOf(data.trees.length, config));
   }
 
-  /** Prepare the data, open the model, compile, and for DPO score the reference. */
+  /** Open the model, prepare the data, compile, and for DPO score the reference. */
   static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
-    const { data, held } = await prepareSets(task, config, hooks);
-    for (const message of dataNotices(data)) hooks.log(message);
-    if (held) for (const message of dataNotices(held)) hooks.log(`eval_dataset: ${message}`);
     const dtype = config.dtype ?? "float32";
     const machine = { device: config.device, dtype, ...(config.threads && { threads: config.threads }) };
     const loaded = await loadModel(config.model, machine);
     try {
       for (const w of loaded.model.config.warnings) hooks.log(w);
+      const { data, held } = await prepareSets(task, config, loaded, hooks);
+      for (const message of dataNotices(data)) hooks.log(message);
+      if (held) for (const message of dataNotices(held)) hooks.log(`eval_dataset: ${message}`);
       const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
       const adam = { beta1, beta2, eps, weightDecay };
       const loss = lossOf(task, config);
@@ -180,7 +180,7 @@ export class Trainer {
 
   #notFinite(what: string, rows: readonly number[]): never {
     const named = rows.slice(0, 8).join(", ");
-    throw new NumericError(`step ${this.step + 1}: ${what} must be finite, got NaN or infinity (rows ${named}${rows.length > 8 ? ", ..." : ""}; try a smaller learning_rate)`);
+    throw new NumericError(`step ${this.step + 1}: ${what} must be finite, got NaN or infinity (rows ${named}${rows.length > 8 ? ", ..." : ""}; ${this.step === 0 ? "nothing is trained yet: the model overflows on these rows" : "try a smaller learning_rate"})`);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -195,18 +195,19 @@ export function stepsOf(examples: number, config: RunConfig): { readonly perEpoc
 }
 
 /** Tokenise the rows of a run: those it trains on, and those it evaluates on, the first `eval_rows` of them. */
-export async function prepareSets(task: Task, config: RunConfig, hooks: Hooks): Promise<{ readonly data: Prepared; readonly held: Prepared | undefined }> {
-  const data = await prepareData(task, config, hooks);
+export async function prepareSets(task: Task, config: RunConfig, { model }: LoadedModel, hooks: Hooks): Promise<{ readonly data: Prepared; readonly held: Prepared | undefined }> {
+  const data = await prepareData(task, config, model.config.vocabSize, hooks);
   const { evalDataset, evalRows } = config;
   if (evalDataset === null) return { data, held: undefined };
-  const held = await prepareData(task, { ...config, dataset: evalDataset } as RunConfig, hooks, "eval_dataset");
+  const held = await prepareData(task, { ...config, dataset: evalDataset } as RunConfig, model.config.vocabSize, hooks, "eval_dataset");
   if (evalRows === null || evalRows >= held.trees.length) return { data, held };
   return { data, held: { ...held, trees: new TreeTable(held.trees.arrays, evalRows), hash: `${held.hash} ${evalRows}` } };
 }
 
-async function prepareData(task: Task, config: RunConfig, hooks: Hooks, key = "dataset"): Promise<Prepared> {
+async function prepareData(task: Task, config: RunConfig, vocabSize: number, hooks: Hooks, key = "dataset"): Promise<Prepared> {
   const data = await prepare({
     ...dataOptions(task, config),
+    vocabSize,
     cache: cacheDir(),
     signal: hooks.signal,
     onProgress: (p) => hooks.onStage({ name: "tokenising", done: p.rows, total: null, unit: "rows" }),

@@ -55,6 +55,9 @@ Napi::Value open(const Info& info) {
   options.threads = static_cast<int>(integer_arg(env, given.Get("threads"), "threads", 0, 1024));
   options.huge_pages = given.Get("hugePages").ToBoolean();
   options.dry = given.Get("dry").ToBoolean();
+  if (cpu::cpu_level_unknown())
+    throw_bad(env, Fault::device, "ATTUNE_CPU: must be baseline, avx2, avx512 or avx512_bf16, got \"" +
+                                      std::string(std::getenv("ATTUNE_CPU")) + "\"");
   std::unique_ptr<Session> session;
   if (Status s = Session::create(options, &session); !s.ok()) throw error_of(env, s);
   Napi::Object handle = Napi::Object::New(env);

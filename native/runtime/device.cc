@@ -32,8 +32,7 @@ const Device* find_device(const std::string& name, std::string* why) {
   for (const Device* d : kDevices) {
     if (name == d->name) return d;
   }
-  *why = name == "cuda" ? "device: this build has no CUDA, got \"cuda\" (`npm run build:cuda` comes with the CUDA "
-                          "backend; device: \"cpu\" works here)"
+  *why = name == "cuda" ? "device: must be auto or cpu in this build, got \"cuda\" (it has no CUDA backend)"
                         : "device: must be auto, cpu, cuda or null, got \"" + name + "\"";
   return nullptr;
 }

@@ -59,7 +59,8 @@ class File {
   Status failure(bool writing, const char* call) const {
     const int e = errno;
     return Status::bad(writing ? Fault::write : Fault::data,
-                       name_ + ": " + code_name(e) + ": " + std::strerror(e) + " (" + call + ")");
+                       name_ + (writing ? ": must be writable, got " : ": must be readable, got ") + code_name(e) + ": " +
+                           std::strerror(e) + " (" + call + ")");
   }
   int fd() const { return fd_; }
   const std::string& name() const { return name_; }

@@ -119,7 +119,7 @@ describe("prepare", () => {
     const error: unknown = await run({ dataset: file("odd.jsonl", odd) }).catch((e: unknown) => e);
     expect(error).toBeInstanceOf(DataError);
     expect((error as DataError).message).toMatch(
-      /^odd\.jsonl:2: messages\[0\]\.role must be one of .*got "human" \(name it in role_map\) \(or invalid_rows: drop\)$/,
+      /^odd\.jsonl:2: messages\[0\]\.role must be one of .*got "human" \(rename it; invalid_rows: drop leaves such rows out\)$/,
     );
     expect((error as DataError).code).toBe("ERR_DATA");
   });

@@ -221,7 +221,7 @@ describe("content that spells a special token", () => {
 
   it("stops the run where that is asked for", async () => {
     const e = await encode(row, { ...sft, specialTokensInContent: "error" }, MARKED);
-    expect([e.fatal, e.invalid]).toEqual([true, 'a message must not spell the special token "<|im_end|>"']);
+    expect([e.fatal, e.invalid]).toEqual([true, 'a message must not spell a special token, got "<|im_end|>"']);
   });
 
   it("is looked for in tool calls and reasoning too, not in plain texts", async () => {

@@ -74,7 +74,7 @@ describe("JSON lines", () => {
     const read = async (): Promise<void> => {
       for await (const _ of readRows(join(folder, "missing.jsonl")));
     };
-    await expect(read()).rejects.toThrow(/missing\.jsonl: a data file must be readable, got ENOENT/);
+    await expect(read()).rejects.toThrow(/missing\.jsonl: must be a data file, \.jsonl or \.json, got no such file/);
   });
 });
 

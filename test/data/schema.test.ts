@@ -217,7 +217,7 @@ describe("rows that must not be trained on", () => {
 
   it("say what must hold, what was there and how to mend it", () => {
     expect(() => read({ messages: [{ role: "human", content: "x" }] })).toThrow(
-      'messages[0].role must be one of system, developer, user, assistant, tool, function, ipython, got "human" (name it in role_map)',
+      'messages[0].role must be one of system, developer, user, assistant, tool, function, ipython, got "human" (rename it)',
     );
     expect(() => read({ chosen: "a", rejected: "b" })).toThrow(
       /got "chosen", "rejected" \(this looks like preference data: train it with dpo\)/,

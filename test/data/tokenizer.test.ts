@@ -140,7 +140,7 @@ describe("a folder that cannot be used is named", () => {
     ],
     "tokens that must not be split": [
       { "tokenizer_config.json": { split_special_tokens: true } },
-      /split_special_tokens must not be set/,
+      /split_special_tokens must be false, got true/,
     ],
   };
   for (const [name, [files, message]] of Object.entries(cases))

@@ -99,7 +99,7 @@ describe("a package", () => {
     mkdirSync(join(folder, "build/Release"), { recursive: true });
     writeFileSync(join(folder, "build/Release/attune.node"), "not an addon");
     expect(create(folder)).toMatch(
-      /^ERR_DEVICE native addon: .* does not load: .*`npm rebuild attune` builds it anew\)\n$/,
+      /^ERR_DEVICE native addon: .* must load, got an error: .*`npm rebuild attune` builds it anew\)\n$/,
     );
   });
 });

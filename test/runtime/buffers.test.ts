@@ -230,7 +230,7 @@ describe("files", () => {
     await expect(write("/dev/full")).rejects.toThrow(/ENOSPC: .*\(write\)/);
     await expect(write(dir)).rejects.toThrow(/EISDIR/);
     const read = (path: string): Promise<void> => s.readFiles([{ buffer: "weights/a", path, fileDtype: "float32" }]);
-    await expect(read(join(dir, "none"))).rejects.toThrow(/none: ENOENT: .*\(open\)/);
+    await expect(read(join(dir, "none"))).rejects.toThrow(/none: must be readable, got ENOENT: .*\(open\)/);
     await expect(read(join(dir, "none"))).rejects.toThrow(DataError);
     await expect(s.readFiles([{ buffer: "weights/a", fd: 987654, fileDtype: "float32" }])).rejects.toThrow(/EBADF/);
   });

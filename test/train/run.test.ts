@@ -64,7 +64,7 @@ test("prompts not shared: the same losses to rounding", async () => {
   for (const [i, m] of shared!.entries()) expect(Math.abs(m.loss - alone![i]!.loss) / m.loss).toBeLessThan(i === 0 ? 1e-6 : 1e-4);
 });
 test("a run that does not fit memory_limit is refused before it starts, naming what it needs", async () => {
-  await expect(train("sft", "too-large", { memory_limit: "1MB" })).rejects.toThrow(/memory: the run must fit in .*memory_limit.*it needs/);
+  await expect(train("sft", "too-large", { memory_limit: "1MB" })).rejects.toThrow(/memory: the run must fit in .*memory_limit.*got one that needs/);
   await expect(train("dpo", "too-large-2", { memory_limit: "1MB" })).rejects.toMatchObject({ code: "ERR_MEMORY" });
 });
 test("what memory_limit refuses by a little, the refusal's own tokens_per_batch makes fit; and real sizes are the plan's", async () => {

@@ -14,7 +14,7 @@ Level level();
 const char* cpu_level();
 // The names of every level that this machine has, lowest first, whatever ATTUNE_CPU says.
 std::vector<const char*> cpu_levels();
-// True when ATTUNE_CPU is set to something that is no level's name (it is then ignored).
+// True when ATTUNE_CPU is set to something that is no level's name: no session opens then.
 bool cpu_level_unknown();
 
 }  // namespace attune::cpu
