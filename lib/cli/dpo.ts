@@ -7,10 +7,12 @@ import { train } from "./train.ts";
 
 export const command: Command = {
   summary: "Align a model with pairs of a preferred and a rejected answer",
+  details:
+    'Rows are JSON lines: {"prompt": ..., "chosen": ..., "rejected": ...}, each a text or a list of messages; the prompt may be left out where both answers begin with it.',
   examples: [
     "attune dpo run.yaml",
     "attune dpo --model ./base --dataset pairs.jsonl --output_dir ./runs/dpo",
-    "attune dpo run.yaml --learning_rate 1e-6 --resume",
+    "attune dpo run.yaml --resume",
   ],
   shape: dpoShape,
   argument: RUN_ARGUMENT,

@@ -10,7 +10,7 @@ const OUTPUT = "Output";
 const SAMPLING = "Sampling";
 
 const text = z.string().min(1);
-const { device, threads, seed } = sftShape;
+const { device, threads } = sftShape;
 
 const model = field(text, {
   group: MODEL,
@@ -70,7 +70,7 @@ export const initShape = {
     defaultText: "the config's own",
     description: "Type of the saved weights.",
   }),
-  seed,
+  seed: field(z.int().min(0).max(4294967295).default(42), { group: OUTPUT, description: "Seed of the weights." }),
 };
 
 export const scoreShape = {
