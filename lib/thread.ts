@@ -133,6 +133,6 @@ export class Thread<F extends Functions> {
 
   #end(reason: Error): void {
     this.#ended ??= reason;
-    for (const call of [...this.#calls.keys()]) this.#settle(call, (c) => c.reject(this.#ended));
+    for (const call of this.#calls.keys()) this.#settle(call, (c) => c.reject(this.#ended));
   }
 }

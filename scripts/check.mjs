@@ -52,7 +52,7 @@ export function forbidden(lib = join(root, "lib"), native = join(root, "native")
     for (const [, path] of readFileSync(file, "utf8").matchAll(/(?:from|import)\s*\(?\s*"(\.[^"]+)"/g)) {
       const to = relative(lib, resolve(dirname(file), path)).split("/")[0];
       if (to in ARROWS && !may.has(to)) wrong.push(`${relative(root, file)}: ${room} may not import ${to} (${path})`);
-      if (/\.node$/.test(path) && room !== "runtime") wrong.push(`${relative(root, file)}: only runtime imports the addon`);
+      if (path.endsWith(".node") && room !== "runtime") wrong.push(`${relative(root, file)}: only runtime imports the addon`);
     }
   }
   for (const file of files(native)) {

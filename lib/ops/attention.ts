@@ -5,7 +5,7 @@ import { bytes, cap, need, show, size, type, type Type } from "../ir/types.ts";
 import { defineBackward } from "../ir/vjp.ts";
 import { add, div, equal, exp, fill, iota, less, log, mul, not, select, sub } from "./primitives/elementwise.ts";
 import { matmul, maxOver, sum } from "./primitives/reduce.ts";
-import { broadcast, reshape, transpose } from "./primitives/shape.ts";
+import { reshape, transpose } from "./primitives/shape.ts";
 import { ints, masked, normal } from "./samples.ts";
 
 /** Query-key pairs counted for the cost: half of N x N, or the window's band. */

@@ -15,7 +15,7 @@ serve(
     },
     crash: () => null.nothing,
     fill() {
-      for (const all = []; ; ) all.push(new Array(1e5).fill({}));
+      for (const all = []; ; ) all.push(Array.from({ length: 1e5 }, () => ({})));
     },
     wait: () => new Promise((resolve) => setTimeout(resolve, 1e6)),
   },

@@ -1,6 +1,6 @@
 // How Python prints values: str, repr and json.dumps.
 
-import { Bool, Dict, Float, Int, List, None, Str, Tuple, Undefined, isList, unsupported } from "./library.ts";
+import { Bool, Dict, Float, Int, None, Str, Tuple, Undefined, isList, unsupported } from "./library.ts";
 import type { Value } from "./library.ts";
 
 /** Python's str(). */

@@ -6,7 +6,7 @@ import { normal } from "../samples.ts";
 import { sum } from "./reduce.ts";
 
 export const strides = (shape: readonly Dim[]): number[] => {
-  const r = new Array<number>(shape.length);
+  const r = Array.from({ length: shape.length }, () => 0);
   for (let i = shape.length, k = 1; i--; k *= cap(shape[i]!)) r[i] = k;
   return r;
 };
