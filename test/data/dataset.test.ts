@@ -351,13 +351,13 @@ describe("the event loop", () => {
     let going = true;
     const turn = (): void => {
       turns++;
-      if (going) setImmediate(turn);
+      if (going) setTimeout(turn, 1);
     };
     turn();
     const { trees } = await run({ dataset: rows });
     going = false;
     expect(trees.length).toBe(4000);
-    expect(turns).toBeGreaterThan(500); // a loop that waits for the rows takes a few
+    expect(turns).toBeGreaterThan(50); // a loop that waits for the rows takes a few
   });
 
   it("may itself be that of a worker", async () => {
