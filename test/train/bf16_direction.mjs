@@ -1,6 +1,5 @@
 // Does a bfloat16 run learn what a float32 run learns? Trains a folder's dpo.jsonl in both and prints the cosine between the two changes
 // of all weights.   npm run prove:bf16 -- FOLDER [--steps 50] [--batch 4] [--learning-rate 1e-6]
-// bf16_direction.py prints the same figure for TRL's `bf16` against its float32.
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
