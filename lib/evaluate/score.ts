@@ -1,12 +1,11 @@
 // Scoring rows: per-token log-probabilities of token ids, texts, or completions given their prompts. What `attune score` calls.
 import { packStep, type MicroBatch } from "../data/pack.ts";
-import { readRows, type Row } from "../data/rows.ts";
-import { loadTokenizer, type Tokenizer } from "../data/tokenizer.ts";
-import type { Tree } from "../data/types.ts";
+import { TreeTable } from "../data/tree_table.ts";
 import { DataError, NumericError } from "../errors.ts";
-import { kindOf, type Json } from "../data/json.ts";
 import { loadModel, readWeights } from "../engine/model.ts";
 import { Scorer } from "../engine/scorer.ts";
+import { Thread } from "../thread.ts";
+import type { ScoreFunctions } from "./worker.ts";
 
 /** What is scored, and where. */
 export interface ScoreOptions {
@@ -39,15 +38,16 @@ export interface Score {
 export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks = {}): AsyncGenerator<Score> {
   const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
   try {
-    const { trees, bad } = await readTrees(o, loaded.model.config.vocabSize);
-    if (bad && !o.skipInvalid) throw bad;
-    const longest = Math.max(1, ...trees.map((t) => t.branches[0]!.ids.length));
+    const { trees, bad } = await readTrees(o, loaded.model.config.vocabSize, hooks.signal);
+    if (bad !== null && !o.skipInvalid) throw new DataError(bad);
+    let longest = 1;
+    for (let i = 0; i < trees.length; i++) longest = Math.max(longest, trees.tokens(i));
     const tokens = Math.max(longest, o.tokensPerBatch ?? 1024);
     const scorer = await Scorer.create(loaded, { tokens, rows: tokens });
     await readWeights(loaded);
     const GROUP = 256;
     for (let from = 0; from < trees.length; from += GROUP) {
-      const part = trees.slice(from, from + GROUP);
+      const part = Array.from({ length: Math.min(GROUP, trees.length - from) }, (_, i) => trees.at(from + i));
       const scored = new Map<number, Float32Array>();
       for (const micro of packStep(part, { tokensPerBatch: tokens })) {
         hooks.signal?.throwIfAborted();
@@ -62,7 +62,7 @@ export async function* scoreRows(o: ScoreOptions, hooks: ScoreHooks = {}): Async
       }
       hooks.onStage?.({ name: "scoring", done: Math.min(from + GROUP, trees.length), total: trees.length, unit: "rows" });
     }
-    if (bad) throw bad;
+    if (bad !== null) throw new DataError(bad);
   } finally {
     await loaded.session.close();
   }
@@ -72,54 +72,17 @@ function spread(micro: MicroBatch, logp: Float32Array, into: Map<number, Float32
   for (const e of micro.examples) into.set(e.tree, logp.slice(e.rowStart, e.rowEnd));
 }
 
-async function readTrees(o: ScoreOptions, vocab: number): Promise<{ trees: Tree[]; bad: DataError | undefined }> {
-  const trees: Tree[] = [];
-  let tokenizer: Tokenizer | undefined;
-  let bad: DataError | undefined;
-  let row = 0;
-  for await (const r of readRows(o.data)) {
-    if (!r.value.has("input_ids")) tokenizer ??= loadTokenizer(o.model);
-    try {
-      trees.push(await toTree(r, row, tokenizer, vocab));
-    } catch (error) {
-      if (!(error instanceof DataError)) throw error;
-      bad ??= new DataError(`${o.data}:${r.line}: ${error.message}`);
-      if (!o.skipInvalid) break;
-    }
-    row++;
+/** Rows to trees on a thread of their own. */
+async function readTrees(o: ScoreOptions, vocab: number, signal: AbortSignal | undefined): Promise<{ trees: TreeTable; bad: string | null }> {
+  signal?.throwIfAborted();
+  const thread = new Thread<ScoreFunctions>(new URL("./worker.js", import.meta.url), { name: "score" });
+  const stop = (): void => void thread.close(signal!.reason);
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    const { arrays, bad } = await thread.call("readTrees", [o.data, o.model, vocab, o.skipInvalid ?? false]);
+    return { trees: new TreeTable(arrays), bad };
+  } finally {
+    signal?.removeEventListener("abort", stop);
+    await thread.close();
   }
-  return { trees, bad };
 }
-
-async function toTree(r: Row, row: number, tokenizer: Tokenizer | undefined, vocab: number): Promise<Tree> {
-  const text = (key: string): string => {
-    const v = r.value.get(key);
-    if (typeof v !== "string") throw new DataError(`${key} must be a string, got ${kindOf(v)}`);
-    return v;
-  };
-  const one = async (s: string): Promise<Int32Array> => {
-    const ids = Int32Array.from((await tokenizer!.encode([{ text: s, special: true }]))[0]!.ids);
-    const past = ids.find((id) => id >= vocab);
-    if (past !== undefined) throw new DataError(`ids must be below the model's vocab_size ${vocab}, got ${past} (the tokenizer belongs to another model)`);
-    return ids;
-  };
-  const tree = (ids: Int32Array, from: number): Tree => ({ row, trunk: new Int32Array(0), branches: [{ ids, trained: from < ids.length ? [[from, ids.length]] : [] }] });
-  if (r.value.has("input_ids")) {
-    const given = r.value.get("input_ids");
-    const must = `input_ids must be a list of whole numbers from 0 to ${vocab - 1}`;
-    if (!Array.isArray(given) || given.length === 0) throw new DataError(`${must}, got ${Array.isArray(given) ? "an empty list" : kindOf(given)}`);
-    const wrong = given.findIndex((v) => !(typeof v === "bigint" || Number.isInteger(v)) || (v as number) < 0 || (v as number) >= vocab);
-    if (wrong >= 0) throw new DataError(`${must}, got ${show(given[wrong]!)} at place ${wrong}`);
-    return tree(Int32Array.from(given as unknown[], Number), 1);
-  }
-  if (r.value.has("text")) return tree(await one(text("text")), 1);
-  if (!r.value.has("prompt") || !r.value.has("completion")) throw new DataError(`a row must have input_ids, text, or prompt and completion, got ${[...r.value.keys()].join(", ") || "no columns"}`);
-  const prompt = await one(text("prompt"));
-  const whole = await one(text("prompt") + text("completion"));
-  let same = 0;
-  while (same < prompt.length && same < whole.length && prompt[same] === whole[same]) same++;
-  return tree(whole, Math.max(1, same));
-}
-
-/** A value of a list in a message: numbers as they are, others by their kind. */
-const show = (v: Json): string => (typeof v === "bigint" || typeof v === "number" ? String(v) : kindOf(v));

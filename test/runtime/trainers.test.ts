@@ -1,13 +1,14 @@
 // What trainers and generators leave behind when they are closed: no thread, no open file, nothing that keeps the process. Memory over two
 // hundred of them: `node test/runtime/two_hundred.mjs`.
-import { readdirSync } from "node:fs";
+import { readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { DPOTrainer, initModel, openGenerator, SFTTrainer } from "#lib/index.js";
+import { DPOTrainer, initModel, openGenerator, scoreRows, SFTTrainer } from "#lib/index.js";
 import { root, temporaryFolder } from "./tools.ts";
 
 const recipe = join(root, "examples/quickstart/model");
 const model = join(temporaryFolder(), "model");
+const texts = join(temporaryFolder(), "texts.jsonl");
 const rows = Array.from({ length: 4 }, (_, i) => ({ prompt: `Question ${i}?`, completion: ` Answer ${i}.` }));
 const pairs = rows.map((r, i) => ({ prompt: r.prompt, chosen: r.completion, rejected: ` Nothing ${i}.` }));
 const options = { model, batchSize: 4, maxSteps: 2, device: "cpu", threads: 2 } as const;
@@ -35,6 +36,9 @@ const kinds: Record<string, () => Promise<void>> = {
     stop.abort(new Error("enough"));
     await expect(made).rejects.toThrow("enough");
   },
+  scores: async () => {
+    for await (const { logp } of scoreRows({ model, data: texts, device: "cpu", threads: 2 })) expect(logp).toBeLessThan(0);
+  },
   "a generator": async () => {
     await using g = await openGenerator({ model, device: "cpu", threads: 2 });
     for await (const { tokens } of g.generate(["Once"], { maxNewTokens: 4, temperature: 1, topK: 0, topP: 1, seed: 1 })) expect(tokens).toBeLessThanOrEqual(4);
@@ -42,6 +46,7 @@ const kinds: Record<string, () => Promise<void>> = {
 };
 
 beforeAll(async () => {
+  writeFileSync(texts, '{"text": "Once upon a time"}\n');
   process.env["XDG_CACHE_HOME"] = temporaryFolder();
   await initModel({ configPath: join(recipe, "config.json"), tokenizerDir: recipe, outputDir: model, seed: 1, version: "test" });
 });
