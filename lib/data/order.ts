@@ -36,7 +36,7 @@ export function philox(
 }
 
 /** Draws between two turns of the event loop. */
-const TURN = 4096;
+const TURN = 1024;
 
 /** The order in which epoch `epoch` takes `n` examples; with `shuffle: false` their own order. Uniform up to a bias below n / 2^53. */
 export async function epochOrder(

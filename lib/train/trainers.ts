@@ -1,5 +1,5 @@
 // The trainers of the library: the commands' runs, one step at a time, in camelCase.
-import { setImmediate } from "node:timers/promises";
+import { setTimeout } from "node:timers/promises";
 import { resolveOptions, type DpoOptions, type RunConfig, type SftOptions, type Task } from "./config.ts";
 import { ensureWritableFolder } from "../io/write.ts";
 import { saveFinal } from "./save.ts";
@@ -8,7 +8,7 @@ import { Trainer, type StepMetrics } from "./trainer.ts";
 async function open<T extends Task>(task: T, options: T extends "sft" ? SftOptions : DpoOptions): Promise<Trainer> {
   const { config, notices, signal, logger } = resolveOptions(task, options);
   for (const n of notices) logger?.info(n);
-  await setImmediate(); // checking the options has taken its turn of the event loop
+  await setTimeout(1); // checking the options has taken its turn of the event loop
   return Trainer.create(task, config as RunConfig, {
     signal: signal ?? new AbortController().signal,
     onStage: () => undefined,
