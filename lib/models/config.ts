@@ -103,7 +103,7 @@ export function parseConfig(json: unknown, folder: string): TransformerConfig {
     initializerRange: config.number("initializer_range", 0, 1, 0.02),
     eosTokenIds: tokenIds(config, "eos_token_id", vocabSize, warnings, family.tokens?.eos),
     bosTokenId: tokenIds(config, "bos_token_id", vocabSize, warnings, family.tokens?.bos)[0] ?? null,
-    padTokenId: tokenIds(config, "pad_token_id", vocabSize, warnings)[0] ?? null,
+    padTokenId: paddingRow(config, vocabSize, warnings),
     dtype: readDtype(config),
   };
   const rest = checkUnread(config);
@@ -159,6 +159,13 @@ function tokenIds(config: Fields, key: string, vocabSize: number, warnings: stri
       warnings.push(`${config.where}: ${key} ${String(id)} lies outside the vocabulary of ${vocabSize} and is ignored`);
     return inside;
   });
+}
+
+/** Row of the embedding that torch's padding_idx names: a negative one counts from the end. */
+function paddingRow(config: Fields, vocabSize: number, warnings: string[]): number | null {
+  const id = config.get("pad_token_id");
+  if (Number.isInteger(id) && (id as number) < 0 && (id as number) >= -vocabSize) return vocabSize + (id as number);
+  return tokenIds(config, "pad_token_id", vocabSize, warnings)[0] ?? null;
 }
 
 /** All parameters in the order of the forward pass. Fused buffers name their checkpoint tensors in row order. */

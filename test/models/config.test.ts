@@ -94,9 +94,15 @@ describe("defaults", () => {
     expect(parse({}).eosTokenIds).toEqual([2]);
     expect(parse({ eos_token_id: null }).eosTokenIds).toEqual([]);
     expect(parse({ eos_token_id: [2, 5] }).eosTokenIds).toEqual([2, 5]);
-    const odd = parse({ pad_token_id: -1 });
-    expect(odd.padTokenId).toBeNull();
-    expect(odd.warnings.join()).toContain("pad_token_id -1");
+    const odd = parse({ eos_token_id: -1 });
+    expect(odd.eosTokenIds).toEqual([]);
+    expect(odd.warnings.join()).toContain("eos_token_id -1");
+  });
+
+  it("counts a negative padding token from the end of the vocabulary, as torch's embedding does", () => {
+    const c = parse({ pad_token_id: -1 });
+    expect(c.padTokenId).toBe(c.vocabSize - 1);
+    expect(parse({ pad_token_id: -c.vocabSize - 1 }).padTokenId).toBeNull();
   });
 
   it("says dropout, custom code and unknown bookkeeping, and goes on", () => {
