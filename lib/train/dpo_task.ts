@@ -2,6 +2,7 @@
 import type { MicroBatch } from "../data/pack.ts";
 import { trainedCount, type Tree } from "../data/types.ts";
 import type { PreferenceLossType } from "../losses/preference.ts";
+import type { Outputs } from "../engine/scorer.ts";
 import type { Fed, HeadPlan } from "./engine.ts";
 import { total, type Sums, type TaskRun } from "./task.ts";
 
@@ -10,6 +11,13 @@ export interface DpoTaskOptions {
   readonly labelSmoothing: number;
   readonly lossType: PreferenceLossType;
 }
+
+/** How far a policy that starts at the reference may be from it, relative to a branch's log-probability (fp32). */
+const START = 1e-6;
+
+/** The pairs of each group of outputs: a chunk's, or all where an example's rows may lie in several chunks. */
+const groupsOf = (fed: Fed, out: Outputs): readonly { readonly exampleStart: number; readonly exampleEnd: number }[] =>
+  out["outputs/loss.1"] || fed.chunks.length <= 1 ? fed.chunks : [{ exampleStart: 0, exampleEnd: fed.micro.examples.length }];
 
 /** `treeOf` and `reference` answer for a row of the data set: its tree, and [chosen, rejected] log-probabilities of the reference. */
 export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, reference: (row: number) => readonly [number, number]): TaskRun {
@@ -20,6 +28,12 @@ export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, refere
           return c ? fed.micro.examples.slice(c.exampleStart, c.exampleEnd) : [];
         })
       : [fed.micro.examples];
+  /** Each pair's log-probabilities. */
+  function* policyOf(fed: Fed, out: Outputs): Generator<{ row: number; policy: readonly [number, number] }> {
+    for (const [k, { exampleStart, exampleEnd }] of groupsOf(fed, out).entries())
+      for (const [i, { row }] of fed.micro.examples.slice(exampleStart, exampleEnd).entries())
+        yield { row, policy: [out[`outputs/chosen.${k}`]![i]!, out[`outputs/rejected.${k}`]![i]!] };
+  }
   const length = (row: number, side: number): number => trainedCount(treeOf(row).branches[side]!);
   return {
     loss: { kind: "dpo", ...o },
@@ -42,18 +56,20 @@ export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, refere
       return inputs;
     },
     collect(sums, _micro, fed, out) {
-      const groups = out["outputs/loss.1"] || fed.chunks.length <= 1 ? fed.chunks : [{ exampleStart: 0, exampleEnd: fed.micro.examples.length }];
-      groups.forEach((c, k) => {
-        const pairs = fed.micro.examples.slice(c.exampleStart, c.exampleEnd);
+      groupsOf(fed, out).forEach((_, k) => {
         sums.add("loss", total(out[`outputs/loss.${k}`]!));
         for (const name of ["hits", "entropy", "chosen_logits", "rejected_logits"]) sums.add(name, total(out[`outputs/${name}.${k}`]!));
-        pairs.forEach((e, i) => addPair(sums, o.beta, [out[`outputs/chosen.${k}`]![i]!, out[`outputs/rejected.${k}`]![i]!], reference(e.row)));
-        for (const e of pairs) {
-          sums.add("chosen_tokens", length(e.row, 0));
-          sums.add("rejected_tokens", length(e.row, 1));
-        }
       });
+      for (const { row, policy } of policyOf(fed, out)) {
+        addPair(sums, o.beta, policy, reference(row));
+        sums.add("chosen_tokens", length(row, 0));
+        sums.add("rejected_tokens", length(row, 1));
+      }
     },
+    strays: (fed, out) =>
+      [...policyOf(fed, out)].flatMap(({ row, policy }) =>
+        policy.flatMap((logp, side) => (Math.abs(logp - reference(row)[side]!) > START * Math.abs(logp) ? [`row ${row} ${side ? "rejected" : "chosen"}`] : [])),
+      ),
     metrics: (sums, pairs) => ({ loss: sums.get("loss") / pairs, ...pairMetrics(sums, pairs) }),
   };
 }

@@ -7,7 +7,7 @@ import { compileTraining } from "./engine.ts";
 import { memoryLimit, type Memory } from "../engine/memory.ts";
 import { memoryOfRun, refusal } from "./memory.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";
-import { otherReference, prepareSets, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
+import { otherReference, prepareSets, rowsUsed, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
 import { flopsPerExample, measuredRate } from "./work.ts";
 
 /** A run's shape, memory and work. Nothing of the model is allocated and no weight is read. */
@@ -71,7 +71,8 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     let reference = 0;
     for (const [i, sizes] of scored.entries()) {
       const of = setsOf(layouts)[i]!;
-      reference += (await flopsPerExample(of.trees, of.pack.sharePrompt, "rows", (counts) => scoreFlops(other?.loaded ?? loaded, sizes, counts))) * of.trees.length;
+      const used = i === 0 ? rowsUsed(trees.length, config) : of.trees.length;
+      reference += (await flopsPerExample(of.trees, of.pack.sharePrompt, "rows", (counts) => scoreFlops(other?.loaded ?? loaded, sizes, counts))) * used;
     }
     const { flops_per_second, measured_by } = await measuredRate(loaded);
     const { total } = stepsOf(trees.length, config);

@@ -13,8 +13,8 @@ import { ReferenceCache } from "./reference_cache.ts";
 
 export interface ReferenceOptions {
   readonly trees: TreeTable;
-  /** Trees to score, ascending; by default all. */
-  readonly places?: Int32Array;
+  /** Which trees the run will use, where not all: the first `count` of `order`, which is a permutation of all. */
+  readonly use?: { readonly order: Int32Array; readonly count: number };
   readonly dataHash: string;
   readonly tokensPerBatch: number;
   readonly sharePrompt: boolean;
@@ -25,14 +25,18 @@ export interface ReferenceOptions {
 /** Trees that are packed together and kept in one record: what a kill can lose. */
 const GROUP = 64;
 
-/** Sums (2 per tree of the table: chosen, rejected; NaN where it was not asked for), and how many trees came from the disk. */
-export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): Promise<{ logps: Float64Array; cached: number }> {
-  const places = o.places ?? Int32Array.from({ length: o.trees.length }, (_, i) => i);
+/**
+ * Sums (2 per tree of the table: chosen, rejected; NaN in groups that no used tree is in), how many trees were wanted, and how many of
+ * those came from the disk. Groups follow the order, so a longer run goes on with a shorter one's, and the bits are the same.
+ */
+export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): Promise<{ logps: Float64Array; wanted: number; cached: number }> {
+  const places = o.use?.order ?? Int32Array.from({ length: o.trees.length }, (_, i) => i);
   const cache = await ReferenceCache.open(join(cacheDir(), `reference-${await cacheKey(loaded, o, places)}.bin`), 2 * GROUP);
-  const groups = Math.ceil(places.length / GROUP);
+  const groups = Math.ceil((o.use?.count ?? places.length) / GROUP);
   const missing = Array.from({ length: groups }, (_, g) => g).filter((g) => !cache.groups.has(g));
   const sizeOf = (g: number): number => Math.min(GROUP, places.length - g * GROUP);
-  let done = places.length - missing.reduce((n, g) => n + sizeOf(g), 0);
+  const wanted = Math.min(groups * GROUP, places.length);
+  let done = wanted - missing.reduce((n, g) => n + sizeOf(g), 0);
   const cached = done;
   if (missing.length) {
     const rows = mostRows(o.trees, o.tokensPerBatch);
@@ -47,13 +51,16 @@ export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): 
         micro.branch.forEach((b, m) => (sums[2 * micro.examples[Math.floor(b / 2)]!.tree + (b % 2)]! += logp[m]!));
       }
       await cache.add(g, sums);
-      o.onProgress((done += sizeOf(g)), places.length);
+      o.onProgress((done += sizeOf(g)), wanted);
     }
     await scorer.close();
   }
   const logps = new Float64Array(2 * o.trees.length).fill(NaN);
-  places.forEach((place, i) => logps.set(cache.groups.get(Math.floor(i / GROUP))!.subarray(2 * (i % GROUP), 2 * (i % GROUP) + 2), 2 * place));
-  return { logps, cached };
+  for (let i = 0; i < wanted; i++) {
+    const at = 2 * (i % GROUP);
+    logps.set(cache.groups.get(Math.floor(i / GROUP))!.subarray(at, at + 2), 2 * places[i]!);
+  }
+  return { logps, wanted, cached };
 }
 
 /** Head rows that a micro-batch of that many tokens may have: a trunk's last row counts once per branch. */

@@ -13,6 +13,8 @@ export interface TaskRun {
   headInputs(fed: Fed, head: HeadPlan): Record<string, Int32Array | Float32Array>;
   /** Add one micro-batch's outputs to the step's sums. */
   collect(sums: Sums, micro: MicroBatch, fed: Fed, out: Outputs): void;
+  /** Branches whose log-probability is not the reference's: there are none before the first update where the reference is the start. */
+  strays?(fed: Fed, out: Outputs): string[];
   /** The step's metrics under TRL's names. */
   metrics(sums: Sums, divisor: number): Record<string, number>;
 }

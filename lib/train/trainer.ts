@@ -15,7 +15,7 @@ import { compileTraining, cutHead, Engine } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
 import { memoryOfRun, refuseIfTooLarge, type ScoreSizes } from "./memory.ts";
-import { cacheDir, referenceLogps } from "./reference.ts";
+import { cacheDir, referenceLogps, type ReferenceOptions } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
 import { Sums, type TaskRun } from "./task.ts";
 
@@ -87,7 +87,11 @@ export class Trainer {
       const sets: RowsOfRun[] = [];
       for (const [i, layout] of setsOf(layouts).entries()) {
         if (task === "sft") sets.push({ layout, run: sftTask() });
-        else sets.push({ layout, run: dpoRun(config as DpoConfig, layout.trees, await scoreReference(other?.loaded ?? loaded, layout, [data, held][i]!.hash, hooks)) });
+        else {
+          const use = i === 0 ? await useOf(layout.trees, config) : undefined;
+          const reference = await scoreReference(other?.loaded ?? loaded, layout, [data, held][i]!.hash, use, hooks);
+          sets.push({ layout, run: dpoRun(config as DpoConfig, layout.trees, reference) });
+        }
       }
       await other?.[Symbol.asyncDispose]();
       const referenceSeconds = task === "dpo" ? (performance.now() - start) / 1000 : 0;
@@ -122,13 +126,16 @@ export class Trainer {
     const trees = await this.treesOf(this.step);
     const divisor = run.divisor(trees);
     const sums = new Sums();
+    const strays: string[] = [];
     for (const micro of packStep(trees, layout.pack)) {
       const fed = cutHead(micro, layout.head);
       const out = await engine.training.run(fed, 1 / Math.max(1, divisor), run.headInputs(fed, layout.head), { profile: engine.profile });
       const before = sums.get("loss");
       run.collect(sums, micro, fed, out);
+      if (this.step === 0 && this.#startsAtReference) strays.push(...(run.strays?.(fed, out) ?? []));
       if (!Number.isFinite(sums.get("loss")) && Number.isFinite(before)) this.#notFinite("the loss", micro.examples.map((e) => e.row));
     }
+    if (strays.length) this.#hooks.log(`the policy must start at the reference: |logp - ref logp| <= 1e-6 |logp|, got more for ${few(strays)} (was attune rebuilt since the reference was cached? then empty ${cacheDir()})`);
     const norm = await engine.gradNorm();
     if (!Number.isFinite(norm)) this.#notFinite("the gradient's norm", trees.map((t) => t.row));
     const warmup = warmupSteps(config, this.totalSteps);
@@ -179,14 +186,20 @@ export class Trainer {
   }
 
   #notFinite(what: string, rows: readonly number[]): never {
-    const named = rows.slice(0, 8).join(", ");
-    throw new NumericError(`step ${this.step + 1}: ${what} must be finite, got NaN or infinity (rows ${named}${rows.length > 8 ? ", ..." : ""}; ${this.step === 0 ? "nothing is trained yet: the model overflows on these rows" : "try a smaller learning_rate"})`);
+    throw new NumericError(`step ${this.step + 1}: ${what} must be finite, got NaN or infinity (rows ${few(rows)}; ${this.step === 0 ? "nothing is trained yet: the model overflows on these rows" : "try a smaller learning_rate"})`);
+  }
+
+  /** Whether the reference is the policy's own start, in a dtype that can tell. */
+  get #startsAtReference(): boolean {
+    return this.task === "dpo" && !hasOtherReference(this.config) && this.loaded.spec.dtype === "float32";
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.loaded.session.close();
   }
 }
+
+const few = (all: readonly unknown[]): string => `${all.slice(0, 8).join(", ")}${all.length > 8 ? ", ..." : ""}`;
 
 /** Optimiser steps of an epoch, and of the run. */
 export function stepsOf(examples: number, config: RunConfig): { readonly perEpoch: number; readonly total: number } {
@@ -224,11 +237,12 @@ function dataNotices(data: Prepared): string[] {
   return [...Object.entries(dropped).map((e) => line("left out", e)), ...Object.entries(warnings).map((e) => line("noted", e))];
 }
 
+const hasOtherReference = (config: RunConfig): boolean => "refModel" in config && config.refModel !== null && config.refModel !== config.model;
+
 /** The model of `ref_model`, where that is not the policy's own folder, in a session of its own. */
 export async function otherReference(config: RunConfig, machine: Parameters<typeof loadModel>[1]): Promise<({ readonly loaded: LoadedModel } & AsyncDisposable) | undefined> {
-  const dir = "refModel" in config ? config.refModel : null;
-  if (dir === null || dir === config.model) return undefined;
-  const loaded = await loadModel(dir, machine);
+  if (!hasOtherReference(config)) return undefined;
+  const loaded = await loadModel((config as DpoConfig).refModel!, machine);
   return { loaded, [Symbol.asyncDispose]: () => loaded.session.close() };
 }
 
@@ -236,16 +250,26 @@ export async function otherReference(config: RunConfig, machine: Parameters<type
 export const scoredSizes = (task: Task, layouts: Layouts): ScoreSizes[] =>
   task === "dpo" ? setsOf(layouts).map(({ pack }) => ({ tokens: pack.tokensPerBatch, rows: pack.rowsPerBatch })) : [];
 
-async function scoreReference(loaded: LoadedModel, { trees, pack }: Layout, dataHash: string, hooks: Hooks): Promise<Float64Array> {
-  const { logps, cached } = await referenceLogps(loaded, {
+/** How many of its training rows a run uses: fewer than all in less than an epoch. */
+export const rowsUsed = (examples: number, config: RunConfig): number => Math.min(examples, stepsOf(examples, config).total * config.batchSize);
+
+/** Which they are; undefined where it uses all. */
+async function useOf({ length }: TreeTable, config: RunConfig): Promise<ReferenceOptions["use"]> {
+  const count = rowsUsed(length, config);
+  return count < length ? { order: await epochOrder(length, { seed: config.seed, epoch: 0, shuffle: config.shuffle }), count } : undefined;
+}
+
+async function scoreReference(loaded: LoadedModel, { trees, pack }: Layout, dataHash: string, use: ReferenceOptions["use"], hooks: Hooks): Promise<Float64Array> {
+  const { logps, wanted, cached } = await referenceLogps(loaded, {
     trees,
+    ...(use && { use }),
     dataHash,
     tokensPerBatch: pack.tokensPerBatch,
     sharePrompt: pack.sharePrompt,
     signal: hooks.signal,
     onProgress: (done, total) => hooks.onStage({ name: "reference", done, total, unit: "rows" }),
   });
-  if (cached) hooks.log(`reference log-probabilities of ${cached} of ${trees.length} rows come from the cache`);
+  if (cached) hooks.log(`reference log-probabilities of ${cached} of ${wanted} rows come from the cache`);
   return logps;
 }
 

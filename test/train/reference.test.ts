@@ -8,13 +8,15 @@ import { initModel } from "#lib/io/init.js";
 import { resolveConfig, type RunConfig } from "#lib/train/config.js";
 import { loadModel } from "#lib/engine/model.js";
 import { referenceLogps, type ReferenceOptions } from "#lib/train/reference.js";
-import { prepareSets } from "#lib/train/trainer.js";
+import { ReferenceCache } from "#lib/train/reference_cache.js";
+import { prepareSets, Trainer } from "#lib/train/trainer.js";
 
 const recipe = new URL("../../examples/quickstart/", import.meta.url).pathname;
 const dir = mkdtempSync(join(tmpdir(), "attune-reference-"));
 const [cache, pairs] = [join(dir, "cache"), join(dir, "pairs.jsonl")];
 const ROWS = 150; // three groups, the last one short
 let base: ReferenceOptions;
+let run: RunConfig;
 beforeAll(async () => {
   process.env["XDG_CACHE_HOME"] = cache;
   const config = JSON.parse(readFileSync(join(recipe, "model/config.json"), "utf8")) as Record<string, unknown>;
@@ -22,15 +24,17 @@ beforeAll(async () => {
   for (const seed of [1, 2])
     await initModel({ configPath: join(dir, "config.json"), tokenizerDir: join(recipe, "model"), outputDir: join(dir, `model-${seed}`), seed, version: "test" });
   writeFileSync(pairs, readFileSync(join(recipe, "data/dpo.jsonl"), "utf8").split("\n").slice(0, ROWS).join("\n"));
-  const run = resolveConfig("dpo", { model: join(dir, "model-1"), dataset: pairs, output_dir: join(dir, "out") }).config as RunConfig;
+  run = resolveConfig("dpo", { model: join(dir, "model-1"), dataset: pairs, output_dir: join(dir, "out") }).config as RunConfig;
   const { data } = await prepareSets("dpo", run, { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined });
   base = { trees: data.trees, dataHash: data.hash, tokensPerBatch: 1024, sharePrompt: true, signal: new AbortController().signal, onProgress: () => undefined };
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 const files = (): string[] => readdirSync(join(cache, "attune")).filter((n) => n.startsWith("reference-"));
-beforeEach(() => files().forEach((n) => rmSync(join(cache, "attune", n))));
+const empty = (): void => files().forEach((n) => rmSync(join(cache, "attune", n)));
+beforeEach(empty);
+const reversed = Int32Array.from({ length: ROWS }, (_, i) => ROWS - 1 - i);
 
-async function pass(o: Partial<ReferenceOptions> = {}, model = "model-1"): Promise<{ logps: Float64Array; cached: number }> {
+async function pass(o: Partial<ReferenceOptions> = {}, model = "model-1"): ReturnType<typeof referenceLogps> {
   const loaded = await loadModel(join(dir, model), { device: "cpu", dtype: "float32" });
   try {
     return await referenceLogps(loaded, { ...base, ...o });
@@ -81,12 +85,39 @@ test("another packing, dtype or list of rows is another cache; a cache of anothe
   await pass();
   await pass({ tokensPerBatch: 512 });
   await pass({ sharePrompt: false });
-  const some = await pass({ places: Int32Array.of(3, 70, 149) });
+  await pass({ use: { order: reversed, count: 1 } });
   const other = await pass({}, "model-2");
   expect(files()).toHaveLength(5);
   expect(other.cached).toBe(0);
-  const asked = [...some.logps].flatMap((x, i) => (Number.isNaN(x) ? [] : [i]));
-  expect(asked).toEqual([6, 7, 140, 141, 298, 299]);
+});
+
+test("a run of less than an epoch has the groups scored that it uses; a longer one goes on with them, to the same bits", async () => {
+  const use = (count: number): Partial<ReferenceOptions> => ({ use: { order: reversed, count } });
+  const short = await pass(use(3));
+  expect([short.wanted, short.cached]).toEqual([64, 0]);
+  const scored = [...short.logps].flatMap((x, i) => (Number.isNaN(x) ? [] : [i]));
+  expect([scored.length, scored[0]]).toEqual([128, 2 * (ROWS - 64)]);
+  const long = await pass(use(100));
+  expect([long.wanted, long.cached]).toEqual([128, 64]);
+  expect(scored.filter((i) => long.logps[i] !== short.logps[i])).toEqual([]);
+  empty();
+  same((await pass(use(100))).logps, long.logps);
+});
+
+test("a run whose policy does not start at its reference says so, branch by branch; one that does says nothing", async () => {
+  const firstStep = async (): Promise<string[]> => {
+    const said: string[] = [];
+    const hooks = { signal: base.signal, onStage: () => undefined, log: (line: string) => void said.push(line) };
+    await using trainer = await Trainer.create("dpo", { ...run, batchSize: ROWS } as RunConfig, hooks);
+    await trainer.next();
+    return said.filter((line) => line.includes("must start at the reference"));
+  };
+  expect(await firstStep()).toEqual([]);
+  const known = await ReferenceCache.open(join(cache, "attune", files()[0]!), 128);
+  const group = known.groups.get(1)!.slice();
+  group[2 * 6 + 1]! *= 1 + 3e-6; // tree 70's rejected branch
+  await known.add(1, group);
+  expect(await firstStep()).toEqual([expect.stringMatching(/got more for row 70 rejected \(/)]);
 });
 
 test("a copy of the model elsewhere shares its cache", async () => {
@@ -98,7 +129,7 @@ test("a copy of the model elsewhere shares its cache", async () => {
 });
 
 test("its numbers are those of `attune score` on the same completions", async () => {
-  const { logps } = await pass({ places: Int32Array.of(0, 1, 2, 3) }, "model-2");
+  const { logps } = await pass({}, "model-2");
   const rows = Array.from({ length: 4 }, (_, i) => base.trees.at(i)).flatMap((t) => t.branches.map((b) => ({ input_ids: [...t.trunk, ...b.ids], from: b.trained[0]![0] })));
   const data = join(dir, "score.jsonl");
   writeFileSync(data, rows.map(({ input_ids }) => JSON.stringify({ input_ids })).join("\n"));
