@@ -4,7 +4,7 @@
 //     curl -X POST localhost:8080/jobs -d '{"task": "dpo", "model": "runs/sft", "dataset": "pairs.jsonl", "outputDir": "runs/dpo"}'
 //     curl -N localhost:8080/jobs/1/metrics        server-sent events: one `metrics` a step, then `end`
 //     curl localhost:8080/jobs/1                   its state
-//     curl -X DELETE localhost:8080/jobs/1         stop after the step in flight and save
+//     curl -X DELETE localhost:8080/jobs/1         stop after the step in flight, with a checkpoint: POST it again with "resume": true
 //
 // It binds 127.0.0.1: a request names folders of this machine, so put your own authentication in front of it.
 import { EventEmitter } from "node:events";
@@ -21,13 +21,12 @@ const MOST_BODY = 1 << 16;
 async function train(job, { task, ...options }) {
   let trainer;
   try {
-    trainer = await trainers[task].create({ ...options, signal: job.stop.signal });
+    trainer = await trainers[task].create({ ...options, signal: job.stop.signal }); // the run keeps outputDir
     for await (const metrics of trainer) {
       job.step = metrics.step;
       job.metrics.push(metrics);
       job.events.emit("metrics", metrics);
     }
-    await trainer.save(job.outputDir);
     job.state = job.stop.signal.aborted ? "stopped" : "done";
   } catch (error) {
     job.state = job.stop.signal.aborted ? "stopped" : "failed";
@@ -58,7 +57,7 @@ export function service() {
   const start = async (request) => {
     const options = await bodyOf(request);
     if (!(options.task in trainers)) return [400, { error: `task: must be sft or dpo, got ${options.task}` }];
-    if (typeof options.outputDir !== "string") return [400, { error: "outputDir: must be a folder to save into" }];
+    if (typeof options.outputDir !== "string") return [400, { error: "outputDir: must be a folder for the run" }];
     if ([...jobs.values()].some((j) => j.state === "running")) return [409, { error: "a job is running: wait for it, or DELETE it" }];
     const job = { id: jobs.size + 1, state: "running", step: 0, metrics: [], events: new EventEmitter(), stop: new AbortController(), outputDir: options.outputDir };
     jobs.set(job.id, job);

@@ -33,7 +33,7 @@ export interface Logger {
 
 /** What the library takes besides the keys of a file. */
 export interface RunExtras {
-  /** Aborting stops the run after the step in flight, with a checkpoint. */
+  /** Aborting stops the run after the step in flight, with a checkpoint where there is an outputDir. */
   readonly signal?: AbortSignal | undefined;
   readonly logger?: Logger | undefined;
 }
@@ -88,13 +88,13 @@ export function resolveConfig<T extends Task>(
 }
 
 /**
- * Checks the options of the library (camelCase; rows may be objects) and fills in defaults.
+ * Checks the options of the library (camelCase; rows may be objects) and fills in defaults. `keepsFolder`: outputDir was given.
  * @throws ConfigError with every problem, one a line.
  */
 export function resolveOptions<T extends Task>(
   task: T,
   options: T extends "sft" ? SftOptions : DpoOptions,
-): Resolved<T> & RunExtras {
+): Resolved<T> & RunExtras & { readonly keepsFolder: boolean } {
   const { signal, logger, ...rest } = options as SftOptions;
   const rows: { dataset?: unknown; evalDataset?: unknown } = {};
   const raw: Record<string, unknown> = { ...rest };
@@ -107,8 +107,15 @@ export function resolveOptions<T extends Task>(
   const values = parseShape(shapeOf(task), raw, source) as Record<string, unknown>;
   const given = Object.fromEntries(Object.entries(raw).map(([key, value]) => [snake(key), value]));
   const { config, notices } = settle(task, values, given, source);
-  return { config: { ...config, ...rows } as RunConfig<T>, notices, signal, logger };
+  const keepsFolder = raw["outputDir"] !== undefined;
+  const idle = keepsFolder ? [] : OF_A_FOLDER.filter((key) => raw[key] !== undefined);
+  if (idle.length > 0)
+    throw new ConfigError(idle.map((key) => `${key}: must come with outputDir, got none (name the folder that the run keeps)`).join("\n"));
+  return { config: { ...config, ...rows } as RunConfig<T>, notices, signal, logger, keepsFolder };
 }
+
+/** Options that say how a run keeps its folder; without one there is nothing that they could mean. */
+const OF_A_FOLDER = ["overwriteOutputDir", "resume", "loggingSteps", "saveStrategy", "saveSteps", "saveTotalLimit"];
 
 function isRows(value: unknown): boolean {
   return typeof value === "object" && value !== null && (Symbol.iterator in value || Symbol.asyncIterator in value);

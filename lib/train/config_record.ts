@@ -4,6 +4,9 @@ import type { RunConfig, Task } from "./config.ts";
 import { shapeOf } from "./config.ts";
 import { metaOf, snake } from "./config_schema.ts";
 
+/** What stands in config.yaml for rows that are no file. */
+const OBJECTS = "(rows given as objects)";
+
 /** What a run decides for itself each time; never written to config.yaml. */
 const PER_CALL: ReadonlySet<string> = new Set(["resume", "overwrite_output_dir"]);
 
@@ -28,7 +31,7 @@ function scalar(value: unknown): string {
     return plain ? value : JSON.stringify(value);
   }
   if (value === null || typeof value === "boolean") return String(value);
-  return '"(rows given as objects)"';
+  return JSON.stringify(OBJECTS);
 }
 
 /**
@@ -46,11 +49,13 @@ export function changedKeys(task: Task, started: RunConfig, now: RunConfig): str
       const schema = shape[key];
       if (schema === undefined || metaOf(schema).neutral) return false;
       if (open && (key === "max_steps" || key === "num_train_epochs")) return false;
-      const isRows = typeof before[name] === "object" && before[name] !== null;
-      return !isRows && !Object.is(before[name], after[name]);
+      return !Object.is(recorded(before[name]), recorded(after[name]));
     })
     .map(snake);
 }
+
+/** Rows given as objects are all the same here: their checkpoint knows them. */
+const recorded = (value: unknown): unknown => (typeof value === "object" && value !== null ? OBJECTS : value);
 
 function scheduleIgnoresLength(config: RunConfig): boolean {
   if (config.lrSchedulerType === "constant") return true;

@@ -1,4 +1,6 @@
 // Saving: the model as a Hugging Face folder, and checkpoints that a run resumes from bit for bit.
+import { ConfigError } from "../errors.ts";
+import { openModel, weightReads } from "../io/model_folder.ts";
 import { version } from "../version.ts";
 import { bufferReads, createBufferFile, type BufferSpec } from "../io/buffer_file.ts";
 import { saveCheckpoint, type CheckpointState } from "../io/checkpoint.ts";
@@ -42,7 +44,7 @@ export async function saveRunCheckpoint(t: Trainer, outputDir: string, configHas
     cursor: { epoch: Math.floor(t.step / t.stepsPerEpoch), example: used },
     configHash,
     seeds: { order: t.config.seed },
-    extra: { ...extra, numTokens: t.numTokens, evaluated: t.evaluated },
+    extra: { ...extra, numTokens: t.numTokens, evaluated: t.evaluated, rows: t.data.hash },
   };
   await saveCheckpoint(outputDir, state, async (dir) => {
     await writeModel(t, dir);
@@ -50,8 +52,11 @@ export async function saveRunCheckpoint(t: Trainer, outputDir: string, configHas
   });
 }
 
-/** Put a checkpoint's state back into a fresh trainer. */
+/** Put a checkpoint's state back into a fresh trainer. Throws ConfigError where the rows are not those that it was made with. */
 export async function restore(t: Trainer, dir: string, state: CheckpointState): Promise<void> {
+  const { rows } = state.extra;
+  if (rows !== undefined && rows !== t.data.hash)
+    throw new ConfigError(`resume: must have the rows that the run began with, got others (their tokens differ from those of ${dir})`);
   const { session, spec } = t.loaded;
   const reads = await bufferReads(dir, "optimizer", stateBuffers(t));
   await session.readFiles(reads);
@@ -63,4 +68,14 @@ export async function restore(t: Trainer, dir: string, state: CheckpointState): 
   t.step = state.step;
   t.numTokens = Number(state.extra["numTokens"] ?? 0);
   t.evaluated = Number(state.extra["evaluated"] ?? 0);
+}
+
+/** The model that a finished run saved in `dir`, and no step left to do. */
+export async function restoreFinished(t: Trainer, dir: string, summary: Readonly<Record<string, number>>): Promise<void> {
+  const { session, spec, parameters } = t.loaded;
+  const saved = await openModel(dir);
+  await session.readFiles(weightReads(saved, parameters));
+  if (spec.dtype !== "float32") await session.readFiles(weightReads(saved, parameters, "optimizer/master/"));
+  t.step = t.evaluated = t.totalSteps;
+  t.numTokens = summary["num_tokens"] ?? 0;
 }

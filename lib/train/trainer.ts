@@ -45,11 +45,12 @@ export class Trainer {
   step = 0;
   /** Tokens seen, counted as TRL counts them: a shared prompt once for each completion. */
   numTokens = 0;
-  /** The step of the last evaluation. */
+  /** The last step whose due evaluation was made. */
   evaluated = 0;
   readonly #hooks: Hooks;
   readonly #training: RowsOfRun;
   readonly #evaluation: RowsOfRun | undefined;
+  #stepping = false;
   #order: { readonly epoch: number; readonly places: Int32Array } | undefined;
 
   private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, hooks: Hooks, training: RowsOfRun, evaluation: RowsOfRun | undefined, referenceSeconds: number) {
@@ -118,8 +119,18 @@ export class Trainer {
     return Array.from(this.#order.places.subarray(from, from + this.config.batchSize), (i) => this.data.trees.at(i));
   }
 
-  /** One optimiser step. Throws NumericError, with nothing updated, where the loss or the gradient is not finite. */
+  /** One optimiser step. Throws NumericError, with nothing updated, where the loss or the gradient is not finite; StateError while another step runs. */
   async next(): Promise<StepMetrics> {
+    if (this.#stepping) throw new StateError("step: must be asked for when the one before is done, got two at a time");
+    this.#stepping = true;
+    try {
+      return await this.#next();
+    } finally {
+      this.#stepping = false;
+    }
+  }
+
+  async #next(): Promise<StepMetrics> {
     const start = performance.now();
     const { config, engine } = this;
     const { run, layout } = this.#training;
@@ -165,24 +176,19 @@ export class Trainer {
     return this.#evaluation !== undefined && asked && this.evaluated !== this.step;
   }
 
-  /** Metrics of the evaluation rows with the weights as they are; undefined where the signal came first. Changes nothing in training. */
+  /** Metrics of the evaluation rows with the weights as they are; undefined where the signal came first. Changes nothing in training. Throws StateError. */
   async evaluate(): Promise<StepMetrics | undefined> {
     if (!this.#evaluation) throw new StateError("evaluate: the run must have an eval_dataset, got none");
     const { layout, run } = this.#evaluation;
     const metrics = await evaluate(this.engine.evaluation!, layout, run, this.#hooks);
     if (!metrics) return undefined;
     if (!Number.isFinite(metrics["eval_loss"])) this.#hooks.log(`step ${this.step}: the loss of the evaluation rows is not finite`);
-    this.evaluated = this.step;
     return { step: this.step, epoch: this.epoch, ...metrics, eval_num_tokens: this.numTokens } as StepMetrics;
   }
 
-  /** Steps one by one until the end, with `eval_*` metrics at the steps that evaluate; `break` leaves the trainer usable, and iterating again goes on. */
+  /** Steps one by one until the end, and nothing else. */
   async *[Symbol.asyncIterator](): AsyncGenerator<StepMetrics> {
-    while (this.step < this.totalSteps) {
-      if (this.#hooks.signal.aborted) return;
-      const metrics = await this.next();
-      yield this.evaluationDue ? { ...metrics, ...(await this.evaluate()) } : metrics;
-    }
+    while (this.step < this.totalSteps && !this.#hooks.signal.aborted) yield await this.next();
   }
 
   #notFinite(what: string, rows: readonly number[]): never {

@@ -107,7 +107,7 @@ describe("config.yaml", () => {
   });
 
   it("holds neither resume nor overwrite_output_dir, and no rows", () => {
-    const { config } = resolveOptions("sft", { model: "m", dataset: [{ text: "secret" }], resume: true });
+    const { config } = resolveOptions("sft", { model: "m", outputDir: "runs/x", dataset: [{ text: "secret" }], resume: true });
     const text = formatConfig(config);
     expect(text).not.toMatch(/resume|overwrite|secret/);
   });
