@@ -5,7 +5,6 @@ import type { Json, JsonObject } from "../data/json.ts";
 import { readRows } from "../data/rows.ts";
 import { conversation, RowError } from "../data/schema.ts";
 import { DataError } from "../errors.ts";
-import type { Prompt } from "../generate/generate.ts";
 import { parseShape } from "../train/config_parse.ts";
 import { refuse } from "./flags.ts";
 import type { Command } from "./command.ts";
@@ -27,7 +26,7 @@ export const command: Command = {
     const options = parseShape(generateShape, flags, { spelling: "snake", label: (key) => `--${key}` });
     if (options.prompt.length === 0 && options.data === null)
       refuse(["--prompt: must be given, or --data: got neither"]);
-    const inputs: Prompt[] = [...options.prompt];
+    const inputs: Input[] = [...options.prompt];
     if (options.data !== null) inputs.push(...(await readPrompts(options.data)));
     const prompts = inputs.map((prompt) => asked(prompt, options.chat, options.system));
     const { openGenerator } = await library.generate();
@@ -59,6 +58,8 @@ export const command: Command = {
   },
 };
 
+type Input = string | readonly JsonObject[];
+
 /** A message as the data room has it. */
 export function message(role: string, content: string): JsonObject {
   return new Map<string, Json>([
@@ -68,15 +69,15 @@ export function message(role: string, content: string): JsonObject {
 }
 
 /** What the model gets: with `chat` a text is a user's message; a conversation gets the system message if it has none. */
-function asked(prompt: Prompt, chat: boolean, system: string | null): Prompt {
+function asked(prompt: Input, chat: boolean, system: string | null): Input {
   if (typeof prompt === "string" && !chat) return prompt;
   const messages = typeof prompt === "string" ? [message("user", prompt)] : prompt;
   return system === null || messages[0]?.get("role") === "system" ? messages : [message("system", system), ...messages];
 }
 
 /** The prompts of a file, all checked before the first is answered. */
-async function readPrompts(path: string): Promise<Prompt[]> {
-  const prompts: Prompt[] = [];
+async function readPrompts(path: string): Promise<Input[]> {
+  const prompts: Input[] = [];
   for await (const { line, value } of readRows(path)) {
     const where = `${basename(path)}:${line}`;
     const column = ["prompt", "messages"].find((name) => value.has(name));
@@ -99,7 +100,7 @@ function messagesOf(row: JsonObject, column: string, where: string): readonly Js
   }
 }
 
-function forEyes(prompt: Prompt, goesOn: boolean, text: string): string {
+function forEyes(prompt: Input, goesOn: boolean, text: string): string {
   if (typeof prompt === "string" && goesOn) return `${printable(prompt + text, true)}\n`;
   const last = typeof prompt === "string" ? prompt : String(prompt.at(-1)?.get("content") ?? "");
   return `> ${printable(last, true)}\n${printable(text, true)}\n`;

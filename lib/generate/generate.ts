@@ -2,7 +2,7 @@
 import { today } from "../data/dataset.ts";
 import type { DataOptions } from "../data/pipeline.ts";
 import type { EndTokens } from "../data/stop.ts";
-import type { JsonObject } from "../data/json.ts";
+import { fromJs, type JsonObject } from "../data/json.ts";
 import { newWatch, outOfHeap, TEMPLATE_SECONDS, watchTemplate, WORKER_HEAP } from "../data/watch.ts";
 import { DataError, OutOfMemoryError } from "../errors.ts";
 import { memoryLimit, memoryOf } from "../engine/memory.ts";
@@ -16,8 +16,8 @@ import type { Draw, GenerateFunctions } from "./worker.ts";
 
 const { compile } = programsOf<typeof import("./programs.ts")>(new URL("./programs.js", import.meta.url));
 
-/** A text to go on from, or a conversation to answer. */
-export type Prompt = string | readonly JsonObject[];
+/** A text to go on from, or a conversation to answer: messages such as {role: "user", content: "..."}. */
+export type Prompt = string | readonly (JsonObject | Readonly<Record<string, unknown>>)[];
 
 export interface GeneratorOptions {
   readonly model: string;
@@ -32,13 +32,18 @@ export interface GeneratorOptions {
   /** What the template's strftime_now sees, as 2026-01-31. Default: today. */
   readonly chatTemplateDate?: string | null;
 }
-/** How tokens are drawn, and how many. */
-export interface Sampling extends SampleOptions {
+/** A conversation as templates take it. */
+export type Conversation = readonly JsonObject[];
+
+/** How tokens are drawn; by default the likeliest ones, 256 at most. */
+export interface Sampling extends Partial<SampleOptions> {
   /** Tokens of an answer at most. */
-  readonly maxNewTokens: number;
+  readonly maxNewTokens?: number;
   /** Aborting stops before the next token and rejects with its reason. */
   readonly signal?: AbortSignal;
 }
+type Draws = SampleOptions & { readonly maxNewTokens: number; readonly signal?: AbortSignal };
+const drawsOf = (o: Sampling): Draws => ({ maxNewTokens: 256, temperature: 0, topK: 0, topP: 1, seed: 42, ...o });
 /** One answer. */
 export interface Completion {
   readonly text: string;
@@ -51,12 +56,18 @@ const SLOTS = 16;
 const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** Open a model folder for generation; dispose of it to free its memory and threads. Throws DataError, OutOfMemoryError, DeviceError. */
-export async function openGenerator(o: GeneratorOptions): Promise<Generator> {
+export const openGenerator = (o: GeneratorOptions): Promise<Generator> =>
+  open(o, () => loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) }), true);
+
+/** A generator over a session that somebody else keeps, with the weights that are in it. */
+export const generatorOf = (loaded: LoadedModel, o: Pick<GeneratorOptions, "chatTemplatePath" | "chatTemplateDate">): Promise<Generator> =>
+  open({ ...o, model: loaded.model.dir }, async () => loaded, false);
+
+async function open(o: GeneratorOptions, model: () => Promise<LoadedModel>, owner: boolean): Promise<Generator> {
   const texts = new Texts();
   try {
     const ends = await texts.call("open", [tokenOptions(o), texts.watch]);
-    const loaded = await loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) });
-    return new Generator(texts, ends, loaded);
+    return new Generator(texts, ends, await model(), owner);
   } catch (error) {
     await texts.close();
     throw error;
@@ -94,6 +105,15 @@ class Texts {
   }
 }
 
+/** Messages as JSON; a Map is one already. */
+function conversation(messages: Exclude<Prompt, string>, index: number): Conversation {
+  try {
+    return messages.map((m) => (m instanceof Map ? m : fromJs(m)) as JsonObject);
+  } catch (error) {
+    throw new DataError(`prompt ${index}: messages must be plain objects: ${(error as Error).message}`, { cause: error });
+  }
+}
+
 interface Sequence {
   readonly index: number;
   readonly prompt: readonly number[];
@@ -105,19 +125,25 @@ interface Sequence {
 export class Generator {
   readonly #texts: Texts;
   readonly #loaded: LoadedModel;
+  /** Whether the session is its own: weights are read from the folder, and closing closes it. */
+  readonly #owner: boolean;
+  /** Settles when the cache is free. */
+  #free: Promise<void> = Promise.resolve();
   readonly #stops: ReadonlySet<number>;
   #programs: { readonly sizes: CacheSizes; readonly tokens: number; readonly prefill: LoadedProgram; readonly decode: LoadedProgram } | undefined;
 
-  constructor(texts: Texts, ends: EndTokens, loaded: LoadedModel) {
+  constructor(texts: Texts, ends: EndTokens, loaded: LoadedModel, owner: boolean) {
     this.#texts = texts;
     this.#loaded = loaded;
+    this.#owner = owner;
     const config = loaded.model.generationConfig?.value as { eos_token_id?: number | number[] } | undefined;
     const named = config?.eos_token_id ?? loaded.model.config.eosTokenIds;
     this.#stops = new Set([named, ends.stop, ends.eos].flat().filter((id): id is number => typeof id === "number"));
   }
 
   /** Completions in the order of the prompts. The same seed gives the same answers, however prompts are grouped. Throws DataError for a prompt without a token. */
-  async *generate(prompts: Iterable<Prompt> | AsyncIterable<Prompt>, o: Sampling): AsyncGenerator<Completion> {
+  async *generate(prompts: Iterable<Prompt> | AsyncIterable<Prompt>, sampling: Sampling = {}): AsyncGenerator<Completion> {
+    const o = drawsOf(sampling);
     let batch: Prompt[] = [];
     let index = 0;
     for await (const p of prompts) {
@@ -131,27 +157,48 @@ export class Generator {
   }
 
   /** Pieces of one answer as they come; the last has `done`. */
-  async *chat(prompt: Prompt, o: Sampling): AsyncGenerator<{ text: string; done?: Completion }> {
-    const s = await this.#start([prompt], 0, o);
-    let shown = "";
-    for await (const _ of this.#steps(s, o)) {
-      const text = await this.#text(s[0]!);
-      if (text.endsWith("\ufffd") || !text.startsWith(shown)) continue; // half of a character
-      yield { text: text.slice(shown.length) };
-      shown = text;
+  async *chat(prompt: Prompt, sampling: Sampling = {}): AsyncGenerator<{ text: string; done?: Completion }> {
+    const o = drawsOf(sampling);
+    const release = await this.#lock();
+    try {
+      const s = await this.#start([prompt], 0, o);
+      let shown = "";
+      for await (const _ of this.#steps(s, o)) {
+        const text = await this.#text(s[0]!);
+        if (text.endsWith("\ufffd") || !text.startsWith(shown)) continue; // half of a character
+        yield { text: text.slice(shown.length) };
+        shown = text;
+      }
+      const done = await this.#completion(s[0]!);
+      yield { text: done.text.slice(shown.length), done };
+    } finally {
+      release();
     }
-    const done = await this.#completion(s[0]!);
-    yield { text: done.text.slice(shown.length), done };
   }
 
-  async *#batch(prompts: readonly Prompt[], index: number, o: Sampling): AsyncGenerator<Completion> {
-    const sequences = await this.#start(prompts, index, o);
-    for await (const _ of this.#steps(sequences, o));
+  async *#batch(prompts: readonly Prompt[], index: number, o: Draws): AsyncGenerator<Completion> {
+    const release = await this.#lock();
+    let sequences: readonly Sequence[];
+    try {
+      sequences = await this.#start(prompts, index, o);
+      for await (const _ of this.#steps(sequences, o));
+    } finally {
+      release();
+    }
     for (const s of sequences) yield await this.#completion(s);
   }
 
-  async #start(prompts: readonly Prompt[], index: number, o: Sampling): Promise<Sequence[]> {
-    const ids = await this.#texts.call("ids", [prompts, index]);
+  /** Callers have the cache one after another; what this resolves to gives it back. */
+  async #lock(): Promise<() => void> {
+    const before = this.#free;
+    let release!: () => void;
+    this.#free = new Promise((done) => (release = done));
+    await before;
+    return release;
+  }
+
+  async #start(prompts: readonly Prompt[], index: number, o: Draws): Promise<Sequence[]> {
+    const ids = await this.#texts.call("ids", [prompts.map((p, i) => (typeof p === "string" ? p : conversation(p, index + i))), index]);
     const sequences = ids.map((prompt, i): Sequence => ({ index: index + i, prompt, out: [], done: undefined }));
     const { vocabSize } = this.#loaded.model.config;
     for (const { index: at, prompt } of sequences) {
@@ -178,12 +225,12 @@ export class Generator {
       throw new OutOfMemoryError(`memory: the model and its cache must fit in ${gigabytes(memoryLimit(null))} (the machine's memory), got ${gigabytes(bytes)} for ${sizes.slots} x ${sizes.places} tokens (lower max_new_tokens)`);
     if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
     const [prefill, decode] = [await session.load(programs[0].bytes), await session.load(programs[1].bytes)];
-    if (!old) await readWeights(this.#loaded);
+    if (!old && this.#owner) await readWeights(this.#loaded);
     this.#programs = { sizes, tokens: room, prefill, decode };
   }
 
   /** Prefill, then decode until every sequence is done; yields after each token. */
-  async *#steps(sequences: readonly Sequence[], o: Sampling): AsyncGenerator<void> {
+  async *#steps(sequences: readonly Sequence[], o: Draws): AsyncGenerator<void> {
     const { session } = this.#loaded;
     const { prefill, decode, sizes } = this.#programs!;
     const flat = sequences.flatMap((s, slot) => s.prompt.map((id, place) => ({ id, place, slot })));
@@ -223,7 +270,7 @@ export class Generator {
     }
   }
 
-  async #take(logits: Float32Array, sequences: readonly Sequence[], o: Sampling): Promise<void> {
+  async #take(logits: Float32Array, sequences: readonly Sequence[], o: Draws): Promise<void> {
     const { temperature, topK, topP, seed } = o;
     const going = sequences.flatMap((s, row) => (s.done ? [] : [{ s, row }]));
     const draws = going.map(({ s, row }): Draw => ({ row, sequence: s.index, place: s.out.length }));
@@ -244,6 +291,6 @@ export class Generator {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all([this.#texts.close(), this.#loaded.session.close()]);
+    await Promise.all([this.#texts.close(), this.#owner && this.#loaded.session.close()]);
   }
 }

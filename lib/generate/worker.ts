@@ -7,7 +7,7 @@ import type { ChatTemplate } from "../data/template.ts";
 import { rowWatcher } from "../data/watch.ts";
 import { DataError } from "../errors.ts";
 import { serve } from "../thread.ts";
-import type { Prompt } from "./generate.ts";
+import type { Conversation } from "./generate.ts";
 import { sampleToken, type SampleOptions } from "./sample.ts";
 
 let loaded: Loaded;
@@ -20,7 +20,7 @@ export interface Draw {
   readonly place: number;
 }
 
-async function idsOf(prompt: Prompt, index: number): Promise<readonly number[]> {
+async function idsOf(prompt: string | Conversation, index: number): Promise<readonly number[]> {
   const { tokenizer, template } = loaded;
   if (typeof prompt === "string") return (await tokenizer.encode([{ text: prompt, special: true }]))[0]!.ids;
   if (!template) throw new DataError("conversations must have a chat template, got a model folder without one (give chat_template_path)");
@@ -46,7 +46,7 @@ const functions = {
     return loaded.ends;
   },
   /** Ids of prompts; `first` is the number of the first, for errors. */
-  async ids(prompts: readonly Prompt[], first: number): Promise<(readonly number[])[]> {
+  async ids(prompts: readonly (string | Conversation)[], first: number): Promise<(readonly number[])[]> {
     const all: (readonly number[])[] = [];
     for (const [i, p] of prompts.entries()) {
       const ids = await idsOf(p, first + i);

@@ -1,11 +1,12 @@
 // Saving: the model as a Hugging Face folder, and checkpoints that a run resumes from bit for bit.
 import { ConfigError } from "../errors.ts";
-import { openModel, weightReads } from "../io/model_folder.ts";
+import { weightReads } from "../io/model_folder.ts";
 import { version } from "../version.ts";
 import { bufferReads, createBufferFile, type BufferSpec } from "../io/buffer_file.ts";
 import { saveCheckpoint, type CheckpointState } from "../io/checkpoint.ts";
 import { writeInto } from "../io/atomic_folder.ts";
 import { saveModelFiles, staleModelFile } from "../io/save_model.ts";
+import { openModel } from "../engine/background.ts";
 import type { Trainer } from "./trainer.ts";
 
 /** What the optimiser needs to go on: moments and the exact parameters (masters, where the weights are rounded copies). */

@@ -1,5 +1,6 @@
 // The trainers of the library: the commands' runs, one step at a time, in camelCase.
 import { setTimeout } from "node:timers/promises";
+import { generatorOf, type Completion, type Generator, type Prompt, type Sampling } from "../generate/generate.ts";
 import { ensureWritableFolder } from "../io/write.ts";
 import { resolveOptions, type DpoOptions, type RunConfig, type SftOptions, type Task } from "./config.ts";
 import { Run } from "./run.ts";
@@ -25,6 +26,7 @@ async function open<T extends Task>(task: T, options: T extends "sft" ? SftOptio
 class LibraryTrainer {
   readonly #run: Run;
   readonly #signal: AbortSignal;
+  #generator: Promise<Generator> | undefined;
   protected constructor({ run, signal }: Opened) {
     this.#run = run;
     this.#signal = signal;
@@ -65,6 +67,16 @@ class LibraryTrainer {
     return metrics;
   }
 
+  /**
+   * Completions of texts or conversations, in their order, with the weights as they are; between steps, so that all tokens come from the
+   * same ones. Training goes on as if it had not been called, and its memory stays with the trainer. Throws DataError; the signal's reason.
+   */
+  async *generate(prompts: Iterable<Prompt> | AsyncIterable<Prompt>, options: Sampling = {}): AsyncGenerator<Completion> {
+    const { loaded, config } = this.#run.trainer;
+    this.#generator ??= generatorOf(loaded, config);
+    yield* (await this.#generator).generate(prompts, options);
+  }
+
   /** Write the model into `dir` as a Hugging Face folder. Throws WriteError. */
   async save(dir: string): Promise<void> {
     await ensureWritableFolder(dir);
@@ -72,8 +84,10 @@ class LibraryTrainer {
   }
 
   /** Free the session: memory and thread. `await using` does it by itself. */
-  close(): Promise<void> {
-    return this.#run[Symbol.asyncDispose]();
+  async close(): Promise<void> {
+    const generator = await this.#generator?.catch(() => undefined);
+    await generator?.[Symbol.asyncDispose]();
+    await this.#run[Symbol.asyncDispose]();
   }
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();

@@ -4,7 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { DPOTrainer, initModel, SFTTrainer, type DpoOptions, type SftOptions, type StepMetrics } from "#lib/index.js";
+import { DPOTrainer, initModel, openGenerator, SFTTrainer, type Prompt, type DpoOptions, type SftOptions, type StepMetrics } from "#lib/index.js";
 import { resolveConfig, type RunConfig } from "#lib/train/config.js";
 import { runTraining } from "#lib/train/run.js";
 
@@ -23,6 +23,9 @@ beforeAll(async () => {
     writeFileSync(file(task), all.slice(0, 16).join("\n"));
     writeFileSync(file(`${task}-held`), all.slice(16, 24).join("\n"));
   }
+  await using trainer = await sft();
+  await trainer.train();
+  plain = await weights(trainer);
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -30,6 +33,7 @@ const common = { model, maxSteps: 4, batchSize: 4, learningRate: 1e-3, dtype: "f
 const sft = (more: Partial<SftOptions> = {}): Promise<SFTTrainer> => SFTTrainer.create({ ...common, dataset: file("sft"), ...more });
 const dpo = (more: Partial<DpoOptions> = {}): Promise<DPOTrainer> => DPOTrainer.create({ ...common, dataset: file("dpo"), ...more });
 const weightsIn = (folder: string): string => createHash("sha256").update(readFileSync(join(folder, "model.safetensors"))).digest("hex");
+let plain = ""; // the weights of four steps of SFT
 let saves = 0;
 /** The weights of a trainer as it stands. */
 async function weights(trainer: SFTTrainer): Promise<string> {
@@ -41,14 +45,13 @@ const clock = /seconds|per_second|runtime|peak_bytes/;
 const lines = (folder: string): object[] =>
   readFileSync(join(folder, "metrics.jsonl"), "utf8").trim().split("\n").map((line) => Object.fromEntries(Object.entries(JSON.parse(line) as object).filter(([key]) => !clock.test(key))));
 
-let plain = ""; // the weights of four steps of SFT
 test("a trainer without outputDir trains to the end and writes nothing but what it is told to save", async () => {
   const before = readdirSync(dir);
   await using trainer = await sft();
   expect((await trainer.train())!.step).toBe(4);
   expect([await trainer.train(), trainer.summary]).toEqual([undefined, null]);
   expect(readdirSync(dir).filter((name) => !before.includes(name) && name !== "cache")).toEqual([]);
-  plain = await weights(trainer);
+  expect(await weights(trainer)).toBe(plain);
 });
 
 describe.each(["sft", "dpo"] as const)("with outputDir, %s keeps the folder that the command keeps", (task) => {
@@ -109,6 +112,42 @@ test("break leaves a trainer usable: evaluated, saved, gone on with, it ends wit
   await trainer.train();
   expect((await trainer.evaluate())["eval_loss"]).toBeLessThan(first["eval_loss"]!);
   expect(await weights(trainer)).toBe(plain);
+});
+
+describe("generate", () => {
+  const prompts: Prompt[] = ["Is it", [{ role: "user", content: "Is skating bad manners?" }]];
+  const short = { maxNewTokens: 6 };
+  async function all(completions: AsyncIterable<{ text: string; tokens: number }>): Promise<string[]> {
+    const texts: string[] = [];
+    for await (const { text } of completions) texts.push(text);
+    return texts;
+  }
+
+  test("answers with the weights as they are, as the saved model does, and changes no bit of training", async () => {
+    await using trainer = await sft();
+    const start = await all(trainer.generate(prompts, short));
+    for await (const m of trainer) if (m.step === 2) await all(trainer.generate(prompts, short));
+    const end = await all(trainer.generate(prompts, short));
+    expect(end).not.toEqual(start);
+    const folder = join(dir, "generated");
+    await trainer.save(folder);
+    expect(weightsIn(folder)).toBe(plain);
+    await using generator = await openGenerator({ model: folder });
+    expect(await all(generator.generate(prompts, short))).toEqual(end);
+  });
+
+  test("several callers at once get what each gets alone", async () => {
+    await using trainer = await sft();
+    const [one, two] = [["Is it"], ["Once upon a time", "No"]];
+    const alone = [await all(trainer.generate(one, short)), await all(trainer.generate(two, short))];
+    expect(await Promise.all([all(trainer.generate(one, short)), all(trainer.generate(two, short))])).toEqual(alone);
+  });
+
+  test("a message that is no plain object is a DataError that names its prompt", async () => {
+    await using trainer = await sft();
+    const wrong = trainer.generate(["Is it", [{ role: "user", content: () => 1 }]], short);
+    await expect(all(wrong)).rejects.toMatchObject({ code: "ERR_DATA", message: expect.stringMatching(/^prompt 1: messages must be plain objects: .*function/) as string });
+  });
 });
 
 test("what a trainer cannot do now is a StateError", async () => {
