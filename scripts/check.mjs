@@ -80,7 +80,7 @@ function main() {
   });
   step("generated files", () => run(process.execPath, "scripts/generate.mjs", "--check"));
   step("types", () => run("npx", "tsc", "-p", "tsconfig.json", "--noEmit"));
-  step("oxlint", () => run("npx", "oxlint", "lib", "test", "scripts", "bench", "examples"));
+  step("oxlint", () => run("npx", "oxlint", "--deny-warnings", "lib", "test", "scripts", "bench", "examples"));
   process.exitCode = failed ? 1 : 0;
 }
 

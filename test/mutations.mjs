@@ -5,6 +5,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { stripVTControlCharacters } from "node:util";
 
 /** [what breaks, file, the line's part, what it becomes, tests under test/] */
 const MUTATIONS = [
@@ -61,17 +62,19 @@ function fate([, file, from, to, tests]) {
   const text = readFileSync(path, "utf8");
   if (text.split(from).length !== 2) return "must stand once in its file, got another count";
   writeFileSync(path, text.replace(from, () => to));
-  try {
-    const built = build(file);
-    if (built.status !== 0) return `does not compile: ${(built.stdout + built.stderr).trim().split("\n")[0]}`;
-    const ran = node("node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests.split(" ").map((t) => `test/${t}`));
-    if (ran.status === 0) return "SURVIVED";
-    const said = (ran.stdout + ran.stderr).replace(/\x1b\[[0-9;]*m/g, "");
-    return /FAIL\s+(.+)/.exec(said) ? `caught: ${/FAIL\s+(.+)/.exec(said)[1]}` : `did not run: ${said.trim().split("\n").at(-1)}`;
-  } finally {
-    writeFileSync(path, text);
-    if (build(file).status !== 0) throw new Error(`the copy does not compile after ${file} was mended`);
-  }
+  const result = run(file, tests);
+  writeFileSync(path, text);
+  if (build(file).status !== 0) throw new Error(`the copy does not compile after ${file} was mended`);
+  return result;
+}
+
+function run(file, tests) {
+  const built = build(file);
+  if (built.status !== 0) return `does not compile: ${(built.stdout + built.stderr).trim().split("\n")[0]}`;
+  const ran = node("node_modules/vitest/vitest.mjs", "run", "--bail=1", ...tests.split(" ").map((t) => `test/${t}`));
+  if (ran.status === 0) return "SURVIVED";
+  const said = stripVTControlCharacters(ran.stdout + ran.stderr);
+  return /FAIL\s+(.+)/.exec(said) ? `caught: ${/FAIL\s+(.+)/.exec(said)[1]}` : `did not run: ${said.trim().split("\n").at(-1)}`;
 }
 
 const chosen = process.argv.slice(2).map(Number);
