@@ -25,7 +25,9 @@ beforeAll(async () => {
     await initModel({ configPath: join(dir, "config.json"), tokenizerDir: join(recipe, "model"), outputDir: join(dir, `model-${seed}`), seed, version: "test" });
   writeFileSync(pairs, readFileSync(join(recipe, "data/dpo.jsonl"), "utf8").split("\n").slice(0, ROWS).join("\n"));
   run = resolveConfig("dpo", { model: join(dir, "model-1"), dataset: pairs, output_dir: join(dir, "out") }).config as RunConfig;
-  const { data } = await prepareSets("dpo", run, { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined });
+  const loaded = await loadModel(join(dir, "model-1"), { device: "cpu", dtype: "float32" });
+  const { data } = await prepareSets("dpo", run, loaded, { signal: new AbortController().signal, onStage: () => undefined, log: () => undefined });
+  await loaded.session.close();
   base = { trees: data.trees, dataHash: data.hash, tokensPerBatch: 1024, sharePrompt: true, signal: new AbortController().signal, onProgress: () => undefined };
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
