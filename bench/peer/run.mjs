@@ -1,7 +1,7 @@
 // attune beside TRL on this machine, in turns: the same rows, both warm, the peer in each of its dtypes.
 //   npm run bench:peer -- --python VENV/bin/python [--only sft|dpo|trees] [--repeats 5] [--steps 16] [--ours-only] [--json]
 // All of the peer's dtypes run once; its fastest goes on, and the least peak memory of all is what ours is held to. One that takes
-// SLOW times as long as float32 (bfloat16 does where the CPU has no such product) is stopped and counted as far as it came.
+// SLOW times as long as float32 (bfloat16 does where the CPU has no such product) is stopped; its speed is counted as far as it came.
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from "node:fs";
@@ -84,7 +84,7 @@ async function measure(side, task, dtype, o) {
   const reference = r.epoch_steps ? r.reference_seconds / r.epoch_steps : 0; // TRL's is inside the step
   const speed = r.tokens / made / (step + reference);
   console.error(`  ${task} ${side} ${dtype} ${o.more ?? ""}: ${step.toFixed(3)} + ${reference.toFixed(3)} s a step, ${speed.toFixed(0)} tokens/s, ${gib(r.peak_bytes)} GiB${made < o.steps ? `; stopped after ${made} steps` : ""}`);
-  return { ...r, side, dtype, step, reference, speed, wall, made, policySpeed: r.tokens / made / step };
+  return { ...r, side, dtype, step, reference, speed, wall, made, stopped: made < o.steps, policySpeed: r.tokens / made / step };
 }
 
 /** Medians over the runs of one side and dtype. */
@@ -93,6 +93,7 @@ const summary = (runs) => ({
   dtype: runs[0].dtype,
   runs: runs.length,
   steps: runs[0].made,
+  stopped: runs[0].stopped,
   tokens_per_step: runs[0].tokens / runs[0].made,
   tokens_per_second: median(runs.map((r) => r.speed)),
   policy_tokens_per_second: median(runs.map((r) => r.policySpeed)),
@@ -115,7 +116,7 @@ async function besideTrl(task, o) {
     for (const [dtype, runs] of Object.entries(ours)) runs.push(await measure("attune", task, dtype, { ...o, dir, maxLength: 512 }));
     for (const [dtype, runs] of Object.entries(o.oursOnly ? {} : peer))
       if (round === 0 || dtype === fastest) {
-        const timeout = dtype === "float32" ? 0 : SLOW * Math.max(...peer.float32.map((r) => r.wall));
+        const timeout = dtype === "float32" ? 0 : Math.ceil(SLOW * Math.max(...peer.float32.map((r) => r.wall)));
         runs.push(await measure("trl", task, dtype, { ...o, dir, maxLength: 512, timeout }));
       }
   }
@@ -125,7 +126,7 @@ async function besideTrl(task, o) {
   const trl = rows.filter((r) => r.side === "trl");
   if (trl.length === 0) return { task, rows };
   const most = Math.max(...trl.map((r) => r.tokens_per_second));
-  const least = Math.min(...trl.map((r) => r.peak_bytes));
+  const least = Math.min(...trl.filter((r) => r.steps === o.steps).map((r) => r.peak_bytes)); // one step's memory is not a run's peak
   return { task, rows: rows.map((r) => ({ ...r, speed_ratio: r.tokens_per_second / most, memory_ratio: r.peak_bytes / least })) };
 }
 
@@ -153,7 +154,7 @@ function print({ task, rows, ratio, policy_ratio }) {
     r.step_seconds.toFixed(3),
     r.reference_seconds ? r.reference_seconds.toFixed(3) : "",
     `${r.losses[0].toFixed(3)} .. ${r.losses.at(-1).toFixed(3)}`,
-    r.steps < MOST ? `${r.runs} of ${r.steps} steps` : `${r.runs}`,
+    r.stopped ? `stopped after ${r.steps} steps` : `${r.runs}`,
   ]);
   printTable([task, "tokens/s", "x fastest", "peak GiB", "x least", "step s", "+ reference", "loss", "runs"], cells);
   if (ratio) console.log(`trees over no trees: ${ratio.toFixed(2)}x with the reference pass, ${policy_ratio.toFixed(2)}x the step alone`);
