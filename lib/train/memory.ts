@@ -4,13 +4,8 @@ import { formatBytes } from "./config_bytes.ts";
 import type { Compiled } from "../engine/background.ts";
 import { memoryLimit, memoryOf, type Memory } from "../engine/memory.ts";
 import type { LoadedModel } from "../engine/model.ts";
+import type { ScoreSizes } from "../engine/programs.ts";
 import { compileScore } from "../engine/scorer.ts";
-
-/** Capacities of a pass that only scores. */
-export interface ScoreSizes {
-  readonly tokens: number;
-  readonly rows: number;
-}
 
 /**
  * What a run needs at its peak: its programs, and the passes that score the reference first: in the same session, or (`reference` is

@@ -1,5 +1,5 @@
 // A run, from data to metrics, one optimiser step at a time. The parts that differ between kinds of training are a TaskRun.
-import { epochOrder } from "../data/order.ts";
+import { epochOrder, stepExamples, stepsPerEpoch } from "../data/order.ts";
 import { packStep } from "../data/pack.ts";
 import { prepare, type Prepared } from "../data/dataset.ts";
 import { TreeTable } from "../data/tree_table.ts";
@@ -11,10 +11,11 @@ import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config
 import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
+import type { ScoreSizes } from "../engine/programs.ts";
 import { compileTraining, cutHead, Engine } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
-import { memoryOfRun, refuseIfTooLarge, type ScoreSizes } from "./memory.ts";
+import { memoryOfRun, refuseIfTooLarge } from "./memory.ts";
 import { cacheDir, referenceLogps, type ReferenceOptions } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
 import { Sums, type TaskRun } from "./task.ts";
@@ -115,8 +116,7 @@ export class Trainer {
     const epoch = Math.floor(step / this.stepsPerEpoch);
     if (this.#order?.epoch !== epoch)
       this.#order = { epoch, places: await epochOrder(this.data.trees.length, { seed: this.config.seed, epoch, shuffle: this.config.shuffle }) };
-    const from = (step % this.stepsPerEpoch) * this.config.batchSize;
-    return Array.from(this.#order.places.subarray(from, from + this.config.batchSize), (i) => this.data.trees.at(i));
+    return Array.from(stepExamples(this.#order.places, step % this.stepsPerEpoch, this.config.batchSize), (i) => this.data.trees.at(i));
   }
 
   /** One optimiser step. Throws NumericError, with nothing updated, where the loss or the gradient is not finite; StateError while another step runs. */
@@ -209,7 +209,7 @@ const few = (all: readonly unknown[]): string => `${all.slice(0, 8).join(", ")}$
 
 /** Optimiser steps of an epoch, and of the run. */
 export function stepsOf(examples: number, config: RunConfig): { readonly perEpoch: number; readonly total: number } {
-  const perEpoch = Math.ceil(examples / config.batchSize);
+  const perEpoch = stepsPerEpoch(examples, config.batchSize);
   return { perEpoch, total: config.maxSteps > 0 ? config.maxSteps : Math.ceil(config.numTrainEpochs * perEpoch) };
 }
 
