@@ -1,0 +1,117 @@
+// What the kernels of attention share: the mask, summed up by tiles so that whole tiles can be skipped or left unmasked, the
+// plan of the scratch, and the families of kernels that the two ops choose from.
+//   plain   attention_plain.cu, attention_backward_plain.cu   fp32 FMA, every head size, both dtypes
+//   mma     attention_mma.cu, attention_backward_mma.cu       bf16 tensor cores of sm_80 and later, every head size
+//   wgmma   attention_wgmma.cu, attention_backward_wgmma.cu   bf16, wgmma and TMA of sm_90a, head sizes to 128
+#pragma once
+#include "common/prelude.h"
+
+namespace attune::cuda {
+
+constexpr int kMaskBlock = 64;    // rows that one Bounds sums up
+constexpr int kRowPadding = 128;  // tables by row are padded to a multiple: no kernel checks before it reads them
+
+struct alignas(16) Bounds {
+  int32_t end_low, end_high, pos_low, pos_high;
+};
+
+// Key j is visible to query i iff j <= i < end[j], and pos[i] - pos[j] < window where there is one. Rows of the padding have end 0.
+struct AttentionMask {
+  const int32_t* end;    // (padded rows)
+  const int32_t* pos;    // (padded rows), null without a window
+  const Bounds* bounds;  // (padded rows / kMaskBlock)
+  int32_t rows;          // N
+  int32_t window;        // 0: none
+
+  __device__ bool visible(int32_t query, int32_t key) const {
+    return key <= query && query < end[key] && (window == 0 || pos[query] - pos[key] < window);
+  }
+};
+
+// Of 32 inner tiles beside one outer tile, a bit each: is any pair visible; is every pair (so that no element is tested).
+struct alignas(8) TileWord {
+  uint32_t any, all;
+};
+
+// Walks the inner tiles with visible pairs beside one outer tile, from the last to the first. Every role of a block walks the
+// same way, so nothing needs to be passed between them.
+class TileWalk {
+ public:
+  __device__ TileWalk(const TileWord* words, int32_t inner_tiles) : words_(words), word_((inner_tiles + 31) / 32) {}
+
+  __device__ bool next() {
+    while (left_.any == 0) {
+      if (word_ == 0) return false;
+      left_ = words_[--word_];
+    }
+    const int bit = 31 - __clz(static_cast<int>(left_.any));
+    left_.any ^= 1u << bit;
+    tile_ = word_ * 32 + bit;
+    all_ = left_.all >> bit & 1;
+    return true;
+  }
+  __device__ int32_t tile() const { return tile_; }
+  __device__ bool all_visible() const { return all_; }
+
+ private:
+  const TileWord* words_;
+  int32_t word_, tile_ = 0;
+  TileWord left_ = {0, 0};
+  bool all_ = false;
+};
+
+// What the backward knows of a query: its log-sum-exp in base 2 (inf: it sees nothing, and rows of the padding), and dy . y.
+struct alignas(8) QueryStats {
+  float lse2, delta;
+};
+
+// Outer tiles beside inner ones, and which axis is outer.
+struct TileTable {
+  TileWord* words;  // (outer tiles, words of a row)
+  int32_t outer_rows, inner_rows;
+  bool outer_is_query;
+};
+
+// Sizes and scratch of one call, forward or backward.
+struct AttentionPlan {
+  int64_t rows, padded, heads, kv_heads, size;
+  float scale, scale2;  // scale2: with log2(e), for exponentials in base 2
+  int32_t window;
+  int32_t *end, *pos;
+  Bounds* bounds;
+  TileTable by_query, by_key;
+  QueryStats* stats;  // (heads, padded), of the backward alone
+  int64_t bytes;
+
+  AttentionPlan(const Attention& a, uint8_t* scratch);
+  AttentionPlan(const AttentionBackward& a, uint8_t* scratch);
+
+  int64_t group() const { return heads / kv_heads; }
+  AttentionMask mask() const { return {end, window ? pos : nullptr, bounds, static_cast<int32_t>(rows), window}; }
+
+ private:
+  void lay_out(uint8_t* scratch, bool backward);
+};
+
+// attention_mask.cu
+int64_t tile_words(int64_t rows, int32_t inner_rows);  // of one outer tile
+void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, Stream& stream);
+void fill_tiles(const AttentionPlan& plan, const TileTable& table, Stream& stream);
+
+// Which kernels run what.
+inline bool takes_head_size(const char* op, const AttentionPlan& plan, Stream& stream) {
+  const bool good = plan.size % 8 == 0 && plan.size >= 8 && plan.size <= 256;
+  if (!good)
+    stream.fail(std::string(op) + ": the head size must be a multiple of 8 from 8 to 256, got " + std::to_string(plan.size));
+  return good && plan.rows > 0;
+}
+inline bool takes_wgmma(const AttentionPlan& plan, DType dtype, const Stream& stream) {
+  return stream.device().major == 9 && dtype == DType::bf16 && plan.size <= 128;
+}
+
+void attention_plain(const Attention& a, const AttentionPlan& plan, Stream& stream);
+void attention_backward_plain(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
+void attention_wgmma(const Attention& a, const AttentionPlan& plan, Stream& stream);
+void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
+
+}  // namespace attune::cuda
