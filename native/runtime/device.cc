@@ -1,6 +1,8 @@
 // The devices of this build. See device.h.
 #include "device.h"
 
+#include "machine.h"
+
 namespace attune {
 
 namespace {
@@ -14,25 +16,41 @@ class NoPool final : public Pool {
   }
 };
 
+}  // namespace
+
+std::unique_ptr<Pool> make_no_pool(int) { return std::make_unique<NoPool>(); }
+
+namespace {
+
 const Device kNullDevice = {
     "null",
     nullptr,
     [](uint32_t, const void*) -> int64_t { return 0; },
     [](uint32_t, const void*) -> Copy { return {}; },
-    [](int) -> std::unique_ptr<Pool> { return std::make_unique<NoPool>(); },
+    make_no_pool,
     [](Pool&) -> Peak { return {}; },
 };
 
-const Device* const kDevices[] = {&kCpuDevice, &kNullDevice};
+const Device* const kDevices[] = {
+#ifdef ATTUNE_DEVICE
+    &kMachineDevice,
+#endif
+    &kCpuDevice, &kNullDevice};
 
 }  // namespace
 
 const Device* find_device(const std::string& name, std::string* why) {
-  if (name == "auto") return &kCpuDevice;
+  if (name == "auto") {
+#ifdef ATTUNE_DEVICE
+    std::string ignored;
+    if (std::string(kMachineDevice.name) == "cuda" && kMachineDevice.open(&ignored) != nullptr) return &kMachineDevice;
+#endif
+    return &kCpuDevice;
+  }
   for (const Device* d : kDevices) {
     if (name == d->name) return d;
   }
-  *why = name == "cuda" ? "device: must be auto or cpu in this build, got \"cuda\" (it has no CUDA backend)"
+  *why = name == "cuda" ? "device: must be auto or cpu in this build, got \"cuda\" (it has no CUDA backend; `npm run build:cuda` builds one)"
                         : "device: must be auto, cpu, cuda or null, got \"" + name + "\"";
   return nullptr;
 }

@@ -28,6 +28,15 @@ constexpr int64_t kMostPoison = int64_t{1} << 30;
 constexpr int64_t kMapFrom = 256 << 10;
 #endif
 constexpr int64_t kMost = int64_t{1} << 46;
+
+void unmap(void* data, int64_t bytes) {
+  allow(data, bytes);
+  munmap(data, static_cast<size_t>(bytes));
+}
+void free_host(void* data, int64_t bytes) {
+  allow(data, bytes);
+  std::free(data);
+}
 }  // namespace
 
 Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
@@ -35,53 +44,47 @@ Memory::Memory(Memory&& other) noexcept { *this = std::move(other); }
 Memory& Memory::operator=(Memory&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(bytes_, other.bytes_);
-  std::swap(mapped_, other.mapped_);
+  std::swap(release_, other.release_);
   return *this;
 }
 
 Memory::~Memory() {
-  if (data_ == nullptr) return;
-  allow(data_, bytes_);
-  if (mapped_) {
-    munmap(data_, static_cast<size_t>(bytes_));
-  } else {
-    std::free(data_);
-  }
+  if (data_ != nullptr) release_(data_, bytes_);
+}
+
+Memory Memory::own(void* data, int64_t bytes, Release release) {
+  Memory m;
+  m.data_ = static_cast<uint8_t*>(data);
+  m.bytes_ = bytes;
+  m.release_ = release;
+  return m;
 }
 
 Memory Memory::allocate(int64_t bytes, bool huge) {
-  Memory m;
-  if (bytes < 0 || bytes > kMost) return m;
+  if (bytes < 0 || bytes > kMost) return {};
   if (bytes < 1) bytes = 1;  // an empty tensor still has an address: null means "absent"
   void* place = nullptr;
   if (bytes >= kMapFrom) {
     place = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (place == MAP_FAILED) return m;
+    if (place == MAP_FAILED) return {};
 #ifdef MADV_HUGEPAGE
     if (huge) madvise(place, static_cast<size_t>(bytes), MADV_HUGEPAGE);
 #else
     (void)huge;
 #endif
-    m.mapped_ = true;
-  } else {
-    if (posix_memalign(&place, 64, static_cast<size_t>(bytes)) != 0) return m;
-    std::memset(place, 0, static_cast<size_t>(bytes));
+    return own(place, bytes, unmap);
   }
-  m.data_ = static_cast<uint8_t*>(place);
-  m.bytes_ = bytes;
-  return m;
+  if (posix_memalign(&place, 64, static_cast<size_t>(bytes)) != 0) return {};
+  std::memset(place, 0, static_cast<size_t>(bytes));
+  return own(place, bytes, free_host);
 }
 
 Memory Memory::reserve(int64_t bytes) {
-  Memory m;
-  if (bytes < 0 || bytes > kMost) return m;
+  if (bytes < 0 || bytes > kMost) return {};
   if (bytes < 1) bytes = 1;
   void* place = mmap(nullptr, static_cast<size_t>(bytes), PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (place == MAP_FAILED) return m;
-  m.data_ = static_cast<uint8_t*>(place);
-  m.bytes_ = bytes;
-  m.mapped_ = true;
-  return m;
+  if (place == MAP_FAILED) return {};
+  return own(place, bytes, unmap);
 }
 
 #ifdef ATTUNE_ASAN

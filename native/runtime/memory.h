@@ -1,4 +1,5 @@
-// One piece of zeroed, 64-byte aligned memory. Large pieces are mapped, so a page costs nothing until it is touched.
+// One piece of zeroed, 64-byte aligned memory. Large pieces are mapped, so a page costs nothing until it is touched. A device
+// with memory of its own makes pieces of that through `own`.
 #pragma once
 #include <cstdint>
 
@@ -17,6 +18,10 @@ class Memory {
   // Addresses alone, which nothing may touch: what a plan counts.
   static Memory reserve(int64_t bytes);
 
+  // A piece that somebody else made; `release` gives it back.
+  using Release = void (*)(void* data, int64_t bytes);
+  static Memory own(void* data, int64_t bytes, Release release);
+
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   explicit operator bool() const { return data_ != nullptr; }
@@ -24,7 +29,7 @@ class Memory {
  private:
   uint8_t* data_ = nullptr;
   int64_t bytes_ = 0;
-  bool mapped_ = false;
+  Release release_ = nullptr;
 };
 
 // Under AddressSanitizer: everything in [data, data + bytes) becomes forbidden, or allowed again. No-ops otherwise.

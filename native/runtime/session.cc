@@ -1,4 +1,5 @@
-// Loading and running programs. Reads, writes and files of buffers stand in session_buffers.cc and session_files.cc.
+// Loading and running programs. Reads, writes and files of buffers stand in session_buffers.cc and session_files.cc, the run on a
+// device with memory of its own in session_machine.cc.
 #include "session.h"
 
 #include <chrono>
@@ -16,22 +17,6 @@ constexpr int kMaxThreads = 1024;
 
 Status no_program(uint32_t id) {
   return Status::bad(Fault::state, "program " + std::to_string(id) + ": not loaded in this session");
-}
-
-// The shape in use of a type, given the counts of the program's dims.
-void resolve(const Type& type, const std::vector<int64_t>& counts, int64_t* shape) {
-  for (int i = 0; i < 4; ++i) {
-    shape[i] = i < type.rank && type.dim[i] >= 0 ? counts[static_cast<size_t>(type.dim[i])] : type.size[i];
-  }
-}
-
-Tensor tensor_of(const Type& type, const std::vector<int64_t>& counts, void* data) {
-  Tensor t;
-  t.data = data;
-  t.dtype = type.dtype;
-  t.rank = type.rank;
-  resolve(type, counts, t.shape);
-  return t;
 }
 
 bool is(const Derived& d, const Copy& copy, const Type& seen) {
@@ -84,8 +69,12 @@ Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
   s->device_ = device;
   s->huge_ = options.huge_pages;
   s->dry_ = options.dry;
+  if (device->open != nullptr && !options.dry) {
+    s->machine_ = device->open(&why);
+    if (!s->machine_) return Status::bad(Fault::device, "device " + options.device + ": " + why);
+  }
   s->pool_ = device->make_pool(options.threads > 0 ? options.threads : cpu_share());
-  s->thread_scratch_ = s->allocate(s->pool_->threads() * Context::kThreadScratch);
+  s->thread_scratch_ = s->allocate(device->open ? 0 : s->pool_->threads() * Context::kThreadScratch);
   s->arena_ = s->allocate(0);
   if (!s->thread_scratch_ || !s->arena_)
     return Status::bad(Fault::memory, "session: no memory for the threads' scratch (fewer threads take less)");
@@ -140,6 +129,7 @@ Status Session::load(Program given, uint32_t* id) {
       return Status::bad(Fault::memory, "arena: the system has no room for " + std::to_string(program.arena) +
                                             " bytes (a smaller tokens_per_batch takes less)");
     arena_ = std::move(larger);
+    for (auto& [other, loaded] : programs_) loaded->recording.reset();  // it kept addresses
   }
   for (auto& [buffer, copy] : copies) {
     derived_bytes_ += copy.memory.bytes();
@@ -220,6 +210,7 @@ Status Session::copy_inputs(Loaded& p, RunRequest& request) {
     if (buffers[i].own && given[i] == nullptr && starts_with(buffers[i].name, "inputs/"))
       return Status::bad(Fault::state, "input " + buffers[i].name + ": must be given with every run");
   }
+  if (machine_) return stage_inputs(p, given);
   for (size_t i = 0; i < buffers.size(); ++i) {
     if (given[i] != nullptr && given[i]->elements > 0)
       std::memcpy(p.spaces[i]->memory.data(), given[i]->data.get(), static_cast<size_t>(given[i]->bytes()));
@@ -230,8 +221,9 @@ Status Session::copy_inputs(Loaded& p, RunRequest& request) {
 Status Session::copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts,
                             HostArray* out) const {
   const size_t i = p.index_of(name);
-  const Tensor t = tensor_of(p.program.buffers[i].type, counts, p.spaces[i]->memory.data());
-  return out->take(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank), t.data);
+  const Tensor t = tensor_of(p.program.buffers[i].type, counts, nullptr);
+  if (Status s = out->make(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank)); !s.ok()) return s;
+  return get(*p.spaces[i], 0, out->data.get(), out->bytes());
 }
 
 void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& counts) {
@@ -285,7 +277,11 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
       return Status::bad(Fault::state, "output " + name + ": this program has no such buffer");
   }
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
-  for (size_t i = 0; i < p.program.code.size(); ++i) {
+  if (machine_) {
+    if (cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
+    if (Status s = execute_recorded(p, request.profile); !s.ok()) return s;
+  }
+  for (size_t i = 0; !machine_ && i < p.program.code.size(); ++i) {
     if (cancel.load(std::memory_order_relaxed))
       return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
     if (!request.profile) {

@@ -10,6 +10,7 @@
 
 #include "convert.h"
 #include "device.h"
+#include "machine.h"
 #include "memory.h"
 #include "program.h"
 
@@ -41,6 +42,8 @@ struct HostArray {
   int64_t bytes() const { return elements * width(dtype); }
   // Becomes a copy of `from`; fails where there is no memory for it.
   Status take(const std::string& name, DType dtype, std::vector<int64_t> shape, const void* from);
+  // Room for the elements, content undefined.
+  Status make(const std::string& name, DType dtype, std::vector<int64_t> shape);
 };
 
 // Rows [row, row + rows) of a buffer (first axis) and their place in a file. rows < 0: all that follow.
@@ -90,7 +93,7 @@ class Session {
   Status read_files(const std::vector<FileSlice>& slices, const Cancel& cancel);
   Status write_files(const std::vector<FileSlice>& slices, const Cancel& cancel) const;
 
-  Peak peak() { return device_->peak(*pool_); }  // what the device can do at most, measured now
+  Peak peak() { return machine_ ? machine_->peak() : device_->peak(*pool_); }  // what the device can do at most, measured now
 
   const Device& device() const { return *device_; }
   int threads() const { return pool_->threads(); }
@@ -105,15 +108,24 @@ class Session {
   using Buffers = std::unordered_map<std::string, std::unique_ptr<BufferState>>;
 
   Session() = default;
-  Memory allocate(int64_t bytes) const { return dry_ ? Memory::reserve(bytes) : Memory::allocate(bytes, huge_); }
+  Memory allocate(int64_t bytes) const {
+    if (dry_) return Memory::reserve(bytes);
+    return machine_ ? machine_->allocate(bytes) : Memory::allocate(bytes, huge_);
+  }
+  // Between host memory and a buffer's, from `offset` bytes on.
+  Status put(BufferState& to, int64_t offset, const void* from, int64_t bytes) const;
+  Status get(const BufferState& from, int64_t offset, void* to, int64_t bytes) const;
   Status reserve_copies(const Loaded& p, std::vector<std::pair<BufferState*, Derived>>* out) const;
   Status find(const std::string& name, BufferState** out) const;
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
   Status copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
+  Status stage_inputs(Loaded& p, const std::vector<const HostArray*>& given);
+  Status execute_recorded(Loaded& p, bool profile);
 
   const Device* device_ = nullptr;
+  std::unique_ptr<Machine> machine_;  // outlives all memory below; null where the device computes in host memory
   std::unique_ptr<Pool> pool_;
   bool huge_ = false;
   bool dry_ = false;

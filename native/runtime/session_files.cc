@@ -130,7 +130,7 @@ Status stopped() { return Status::bad(Fault::cancelled, "file: cancelled between
 
 Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& cancel) {
   File file;
-  std::vector<uint8_t> piece;
+  std::vector<uint8_t> piece, staged;  // as the file has it; on its way to a device
   for (const FileSlice& s : slices) {
     BufferState* b = nullptr;
     if (Status e = find(s.buffer, &b); !e.ok()) return e;
@@ -138,18 +138,20 @@ Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& c
     if (Status e = rows_of(*b, s.row, &rows, &row_elements); !e.ok()) return e;
     if (Status e = check_types(*b, s); !e.ok()) return e;
     if (Status e = file.open(s, false); !e.ok()) return e;
-    uint8_t* to = b->memory.data() + s.row * row_elements * width(b->type.dtype);
-    const int64_t total = rows * row_elements;
-    const bool direct = same_bits(s.type, b->type.dtype);
+    const int64_t first = s.row * row_elements * width(b->type.dtype), total = rows * row_elements;
+    const bool converts = !same_bits(s.type, b->type.dtype);
+    if (converts) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
+    if (machine_) staged.resize(static_cast<size_t>(kPiece * width(b->type.dtype)));
     b->version += 1;
     for (int64_t done = 0; done < total; done += kPiece) {
       if (cancel.load(std::memory_order_relaxed)) return stopped();
-      const int64_t n = std::min(kPiece, total - done);
-      uint8_t* at = to + done * width(b->type.dtype);
-      if (!direct) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
-      if (Status e = read_all(file, direct ? at : piece.data(), n * width(s.type), s.offset + done * width(s.type)); !e.ok())
+      const int64_t n = std::min(kPiece, total - done), at = first + done * width(b->type.dtype);
+      uint8_t* to = machine_ ? staged.data() : b->memory.data() + at;
+      if (Status e = read_all(file, converts ? piece.data() : to, n * width(s.type), s.offset + done * width(s.type)); !e.ok())
         return e;
-      if (!direct) from_file(s.type, piece.data(), b->type.dtype, at, n);
+      if (converts) from_file(s.type, piece.data(), b->type.dtype, to, n);
+      if (!machine_) continue;
+      if (Status e = put(*b, at, to, n * width(b->type.dtype)); !e.ok()) return e;
     }
   }
   return Status::good();
@@ -157,7 +159,7 @@ Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& c
 
 Status Session::write_files(const std::vector<FileSlice>& slices, const Cancel& cancel) const {
   File file;
-  std::vector<uint8_t> piece;
+  std::vector<uint8_t> piece, staged;
   for (const FileSlice& s : slices) {
     BufferState* b = nullptr;
     if (Status e = find(s.buffer, &b); !e.ok()) return e;
@@ -165,18 +167,19 @@ Status Session::write_files(const std::vector<FileSlice>& slices, const Cancel& 
     if (Status e = rows_of(*b, s.row, &rows, &row_elements); !e.ok()) return e;
     if (Status e = check_types(*b, s); !e.ok()) return e;
     if (Status e = file.open(s, true); !e.ok()) return e;
-    const uint8_t* from = b->memory.data() + s.row * row_elements * width(b->type.dtype);
-    const int64_t total = rows * row_elements;
-    const bool direct = same_bits(s.type, b->type.dtype);
+    const int64_t first = s.row * row_elements * width(b->type.dtype), total = rows * row_elements;
+    const bool converts = !same_bits(s.type, b->type.dtype);
+    if (converts) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
+    if (machine_) staged.resize(static_cast<size_t>(kPiece * width(b->type.dtype)));
     for (int64_t done = 0; done < total; done += kPiece) {
       if (cancel.load(std::memory_order_relaxed)) return stopped();
-      const int64_t n = std::min(kPiece, total - done);
-      const uint8_t* at = from + done * width(b->type.dtype);
-      if (!direct) {
-        piece.resize(static_cast<size_t>(kPiece * width(s.type)));
-        to_file(b->type.dtype, at, s.type, piece.data(), n);
+      const int64_t n = std::min(kPiece, total - done), at = first + done * width(b->type.dtype);
+      if (machine_) {
+        if (Status e = get(*b, at, staged.data(), n * width(b->type.dtype)); !e.ok()) return e;
       }
-      if (Status e = write_all(file, direct ? at : piece.data(), n * width(s.type), s.offset + done * width(s.type)); !e.ok())
+      const uint8_t* from = machine_ ? staged.data() : b->memory.data() + at;
+      if (converts) to_file(b->type.dtype, from, s.type, piece.data(), n);
+      if (Status e = write_all(file, converts ? piece.data() : from, n * width(s.type), s.offset + done * width(s.type)); !e.ok())
         return e;
     }
   }

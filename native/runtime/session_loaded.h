@@ -4,12 +4,27 @@
 
 namespace attune {
 
+// A value of this type at `data`, with the shape in use given the counts of the program's dims.
+inline Tensor tensor_of(const Type& type, const std::vector<int64_t>& counts, void* data) {
+  Tensor t;
+  t.data = data;
+  t.dtype = type.dtype;
+  t.rank = type.rank;
+  for (int i = 0; i < 4; ++i)
+    t.shape[i] = i < type.rank && type.dim[i] >= 0 ? counts[static_cast<size_t>(type.dim[i])] : type.size[i];
+  return t;
+}
+
 struct Session::Loaded {
   Program program;
   std::vector<BufferState*> spaces;                // one per program buffer: shared or own
   std::vector<std::unique_ptr<BufferState>> own;   // inputs/, outputs/
   int64_t own_bytes = 0;
   std::vector<double> nanoseconds;                 // per instruction, over profiled runs
+  // On a device with memory of its own: the instructions' structs, the calls, and inputs on their way in.
+  std::vector<std::unique_ptr<uint8_t[]>> args;
+  std::unique_ptr<Recording> recording;
+  Memory staging;
 
   // spaces.size() where there is none.
   size_t index_of(const std::string& name) const {

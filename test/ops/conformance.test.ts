@@ -2,12 +2,13 @@
 // place and with other thread counts, guard bytes around every output, NaN. Walks the registry; no op is named here.
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { evalOp } from "#lib/ir/interpret.js";
-import { bytes, size, width, type DType, type Type } from "#lib/ir/types.js";
+import { bytes, width, type Type } from "#lib/ir/types.js";
 import { encode, encodeOne, paramsOf, tableHash } from "#lib/program/encode.js";
 import type { Instruction, Slot } from "#lib/program/program.js";
 import { loadAddon } from "#lib/runtime/addon.js";
 import { Session, type LoadedProgram } from "#lib/runtime/session.js";
 import { cases, type Case } from "./material.ts";
+import { expected, firstFloat, toBytes, withNaN } from "./oracle.ts";
 
 const GUARD = 256;
 const FILL = 0x5a;
@@ -34,12 +35,6 @@ function layOut(c: Case, outs: Record<string, Type>, shared?: { out: string; in:
   return { at, total: next };
 }
 
-function toBytes(x: Float64Array, dtype: DType): Uint8Array {
-  if (dtype === "int32") return new Uint8Array(Int32Array.from(x).buffer);
-  const f = Float32Array.from(x);
-  if (dtype === "float32") return new Uint8Array(f.buffer);
-  return new Uint8Array(Uint16Array.from(new Uint32Array(f.buffer), (u) => u >>> 16).buffer);
-}
 function fromBytes(mem: Uint8Array, at: number, t: Type): Float64Array {
   const raw = mem.slice(at, at + bytes(t));
   if (t.dtype === "int32") return Float64Array.from(new Int32Array(raw.buffer));
@@ -75,27 +70,14 @@ async function run(session: Session, c: Case, shared?: { out: string; in: string
   return { values: Object.fromEntries(Object.entries(outs).map(([k, t]) => [k, fromBytes(after, at.get(`=${k}`)!, t)])), memory: after, at };
 }
 
-/** How far a perfect kernel may be from float64: what the interpreter loses when it rounds every primitive to float32, and the outputs to their dtype. */
 function compare(c: Case, got: Record<string, Float64Array>): void {
-  const want = evalOp(c.def, c.x, c.types, c.attrs);
-  const rounded = evalOp(c.def, c.x, c.types, c.attrs, { round: "float32" });
-  const outs = c.def.infer({ ...c.types }, c.attrs);
-  const half = Object.values(c.types).some((t) => t.dtype === "bfloat16");
-  for (const [k, t] of Object.entries(outs)) {
-    const [e, r, g] = [want[k]!, rounded[k]!, got[k]!];
-    expect(g.length).toBe(size(t));
-    const finite = [...e].filter(Number.isFinite);
-    const scale = Math.sqrt(finite.reduce((s, x) => s + x * x, 0) / Math.max(1, finite.length));
-    const lost = Math.max(0, ...[...e].map((x, i) => (Number.isFinite(x) ? Math.abs(x - r[i]!) : 0)).filter(Number.isFinite));
-    const storage = t.dtype === "bfloat16" ? 2 ** -8 : 0;
-    // In bfloat16 a backward kernel multiplies matrices of probabilities and of their gradients that it has rounded: a few parts in a hundred of scale.
-    const inner = c.def.backwardOf ? 2 ** -5 : 2 ** -7;
-    const inside = half && t.dtype !== "int32" ? (t.dtype === "bfloat16" ? inner : 2e-6) * scale : 0;
-    e.forEach((x, i) => {
+  for (const [k, { want, tolerance }] of Object.entries(expected(c))) {
+    const g = got[k]!;
+    expect(g.length).toBe(want.length);
+    want.forEach((x, i) => {
       const y = g[i]!;
       if (!Number.isFinite(x)) return expect(Object.is(y, x) || (Number.isNaN(x) && Number.isNaN(y)), `${k}[${i}]: ${x} expected, got ${y}`).toBe(true);
-      const tolerance = t.dtype === "int32" ? 0 : 8 * lost + (1e-6 + storage * 1.01) * Math.abs(x) + 2e-6 * scale + inside + 1e-30;
-      if (!(Math.abs(y - x) <= tolerance)) throw new Error(`${k}[${i}]: ${x} expected, got ${y}, off by ${Math.abs(y - x)}, ${tolerance} allowed`);
+      if (!(Math.abs(y - x) <= tolerance[i]!)) throw new Error(`${k}[${i}]: ${x} expected, got ${y}, off by ${Math.abs(y - x)}, ${tolerance[i]} allowed`);
     });
   }
 }
@@ -113,10 +95,9 @@ describe.each(["float32", "bfloat16"] as const)("%s", (dtype) => {
       for (const k of Object.keys(outs)) expect(over.values[k], `${k} with ${out} over ${input}`).toEqual(ran.values[k]);
     }
   });
-  const floats = cases(dtype).filter((c) => Object.values(c.types).some((t) => t.dtype !== "int32" && size(t) > 0));
+  const floats = cases(dtype).filter((c) => firstFloat(c) !== undefined);
   test.each(floats)("NaN in the first input passes through: $title", async (c) => {
-    const k = Object.keys(c.types).find((n) => c.types[n]!.dtype !== "int32" && size(c.types[n]!) > 0)!;
-    const bad: Case = { ...c, x: { ...c.x, [k]: c.x[k]!.map((v, i) => (i === 0 ? NaN : v)) } };
+    const bad = withNaN(c);
     const want = evalOp(c.def, bad.x, c.types, c.attrs);
     const got = (await run(sessions[0]!, bad)).values;
     const count = (r: Record<string, Float64Array>): number => Object.values(r).reduce((n, a) => n + a.filter(Number.isNaN).length, 0);

@@ -1,0 +1,46 @@
+// A device with memory of its own, such as a GPU, as a session sees it: memory, copies, and lists of calls that are recorded once
+// and replayed. A device without one computes in host memory, call by call. Used by one thread at a time.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "device.h"
+#include "memory.h"
+#include "status.h"
+
+namespace attune {
+
+// One instruction with its addresses: final, since a recording keeps them.
+struct Call {
+  uint32_t opcode;
+  const void* args;    // the op's struct; lives as long as the recording
+  void* scratch;
+  const char* name;    // for messages
+};
+
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Runs every call, in order. `nanoseconds`, one per call: adds what each took, or null.
+  virtual Status run(double* nanoseconds) = 0;
+};
+
+class Machine {
+ public:
+  virtual ~Machine() = default;
+  virtual Memory allocate(int64_t bytes) = 0;  // zeroed, 256-byte aligned; empty where the device has no room
+  // Each ends before it returns, after everything that was asked for before it.
+  virtual Status put(void* device, const void* host, int64_t bytes) = 0;
+  virtual Status get(void* host, const void* device, int64_t bytes) = 0;
+  virtual Status zero(void* device, int64_t bytes) = 0;
+  // Queued: the host bytes must stay as they are until the next Recording::run or get ends.
+  virtual Status queue_put(void* device, const void* host, int64_t bytes) = 0;
+  virtual std::unique_ptr<Recording> record(std::vector<Call> calls) = 0;
+  // Host memory that queued copies read fastest from. Empty where there is none.
+  virtual Memory staging(int64_t bytes) = 0;
+  virtual Peak peak() = 0;
+};
+
+}  // namespace attune
