@@ -1,0 +1,206 @@
+// Tiles of the wgmma family of attention (sm_90a): bf16 tiles that TMA brings into shared memory in panels of 64 columns, products of
+// whole tiles on the tensor cores with accumulators in registers, and the ring of barriers between the producer and the consumers.
+//
+// A block is three warpgroups: one brings tiles, two consume them, 64 rows each. Registers move from the producer to the consumers.
+// The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
+#pragma once
+#include "attention.h"
+#include "common/ptx.h"
+#include "common/tensor_map.h"
+
+namespace attune::cuda::hopper {
+
+constexpr int kWarpgroup = 128;
+constexpr int kConsumers = 2;
+constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
+constexpr int kConsumerWarps = kConsumers * kWarpgroup / 32;
+constexpr int kConsumerRows = 64;  // of one consumer: wgmma's M
+constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
+constexpr int kPanel = 64;       // columns of a panel
+constexpr int kPanelRow = 128;   // bytes: one swizzled row
+constexpr int kStep = 16;        // wgmma's K
+constexpr int kBarrierBytes = 256;
+constexpr int kMostShared = 227 * 1024;
+
+// (Rows, Size) of bf16 in shared memory. Columns from the head size on are zeros, as are rows beyond the tensor.
+template <int Rows, int Size>
+struct Tile {
+  static constexpr int kPanels = Size / kPanel;
+  static constexpr int kPanelBytes = Rows * kPanelRow;
+  static constexpr int kBytes = kPanels * kPanelBytes;  // of shared memory
+  static constexpr int kLoaded = kBytes;                // that TMA brings
+  uint8_t* data;
+
+  // Rows `row`... of one head, by one thread; the bytes land at the barrier.
+  __device__ __forceinline__ void load(uint64_t* barrier, const CUtensorMap* map, int32_t head, int32_t row) const {
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) ptx::tma_load_3d(data + p * kPanelBytes, map, barrier, p * kPanel, head, row);
+  }
+  // As an operand whose product sums over the columns: rows from `row` on, the `step`th 16 columns.
+  __device__ __forceinline__ uint64_t over_columns(int row, int step) const {
+    constexpr int kSteps = kPanel / kStep;
+    return ptx::wgmma_descriptor(data + step / kSteps * kPanelBytes + row * kPanelRow + step % kSteps * kStep * 2, 16, 1024);
+  }
+  // As an operand whose product sums over the rows: the `step`th 16 rows, all columns.
+  __device__ __forceinline__ uint64_t over_rows(int step) const {
+    return ptx::wgmma_descriptor(data + step * kStep * kPanelRow, kPanelBytes, 1024);
+  }
+};
+
+// (64, Columns) of bf16 in registers, packed as operand A.
+template <int Columns>
+struct Fragments {
+  uint32_t at[Columns / kStep][4];
+
+  __device__ __forceinline__ void pack(const float (&x)[Columns / 2]) {
+#pragma unroll
+    for (int k = 0; k < Columns / kStep; ++k)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) at[k][i] = ptx::pack_bf16(x[8 * k + 2 * i], x[8 * k + 2 * i + 1]);
+  }
+};
+
+// Queues product (64, N) = a[row ...] b^T, over the Size columns of both.
+template <int N, int Size, int Rows>
+__device__ __forceinline__ void multiply_transposed(float (&product)[N / 2], Tile<Rows, Size> a, int row, Tile<N, Size> b) {
+#pragma unroll
+  for (int step = 0; step < Size / kStep; ++step)
+    ptx::wgmma<N>(product, a.over_columns(row, step), b.over_columns(0, step), step > 0);
+  ptx::wgmma_commit();
+}
+
+// Queues sum (64, Size) += p (64, K) b (K, Size).
+template <int Size, int K>
+__device__ __forceinline__ void accumulate(float (&sum)[Size / 2], const Fragments<K>& p, Tile<K, Size> b) {
+#pragma unroll
+  for (int step = 0; step < K / kStep; ++step) ptx::wgmma<Size, true>(sum, p.at[step], b.over_rows(step), true);
+  ptx::wgmma_commit();
+}
+
+template <int N>
+__device__ __forceinline__ void clear(float (&x)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) x[i] = 0;
+}
+
+// Where a consumer thread's values lie: x[4 j + 2 i + c] is row `row` + 8 i, column 8 j + `column` + c of its warpgroup's result.
+struct Place {
+  int row, column;
+  __device__ Place() {
+    const int thread = threadIdx.x % kWarpgroup, lane = thread % 32;
+    row = thread / 32 * 16 + lane / 4;
+    column = lane % 4 * 2;
+  }
+};
+
+// A stage of a ring and the parity of the round it is in.
+template <int Stages>
+struct Turn {
+  int stage = 0;
+  uint32_t parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage == Stages) {
+      stage = 0;
+      parity ^= 1;
+    }
+  }
+};
+
+// Tiles of one kind on their way: the producer fills a stage when every consumer warp has left it.
+template <class T, int Stages>
+struct Ring {
+  using Turn = hopper::Turn<Stages>;
+  static constexpr int kBytes = Stages * T::kBytes;
+  static constexpr int kBarriers = 2 * Stages;
+  uint8_t* tiles;
+  uint64_t* barriers;  // full (Stages), empty (Stages)
+
+  __device__ __forceinline__ void init() const {
+    for (int s = 0; s < Stages; ++s) {
+      ptx::mbarrier_init(barriers + s, 1);
+      ptx::mbarrier_init(barriers + Stages + s, kConsumerWarps);
+    }
+  }
+  __device__ __forceinline__ T tile(Turn turn) const { return T{tiles + turn.stage * T::kBytes}; }
+  // where: what T's load takes after the barrier.
+  template <class... Where>
+  __device__ __forceinline__ void produce(Turn turn, Where... where) const {
+    ptx::mbarrier_wait(barriers + Stages + turn.stage, turn.parity ^ 1);
+    ptx::mbarrier_arrive_expect(barriers + turn.stage, T::kLoaded);
+    tile(turn).load(barriers + turn.stage, where...);
+  }
+  __device__ __forceinline__ T wait(Turn turn) const {
+    ptx::mbarrier_wait(barriers + turn.stage, turn.parity);
+    return tile(turn);
+  }
+  // By each consumer warp, after its own wait for the products that read the tile: other warps may still be reading.
+  __device__ __forceinline__ void release(Turn turn) const {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barriers + Stages + turn.stage);
+  }
+};
+
+// The consumers take turns with the tensor cores, so that one multiplies while the other exponentiates. Both take equally many
+// turns; the first also waits once at the end, for the turn that nobody takes.
+struct TensorCoreTurns {
+  int consumer;
+  static constexpr int kPair = kConsumers * kWarpgroup;
+
+  __device__ __forceinline__ void begin() const {
+    if (consumer == 1) ptx::named_barrier_arrive(1, kPair);
+  }
+  __device__ __forceinline__ void wait() const { ptx::named_barrier_sync(1 + consumer, kPair); }
+  __device__ __forceinline__ void pass() const { ptx::named_barrier_arrive(2 - consumer, kPair); }
+  __device__ __forceinline__ void end() const {
+    if (consumer == 0) wait();
+  }
+};
+
+// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value.
+template <int Keys>
+__device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, int32_t row, int32_t key) {
+#pragma unroll
+  for (int j = 0; j < Keys / 8; ++j) {
+    const int2 end = *reinterpret_cast<const int2*>(mask.end + key + 8 * j);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int32_t query = row + 8 * i, first = key + 8 * j;
+      if (first > query || query >= end.x) value[4 * j + 2 * i] = hidden;
+      if (first + 1 > query || query >= end.y) value[4 * j + 2 * i + 1] = hidden;
+    }
+  }
+  if (mask.window == 0) return;
+  const int32_t farthest[2] = {mask.pos[row] - mask.window, mask.pos[row + 8] - mask.window};
+#pragma unroll
+  for (int j = 0; j < Keys / 8; ++j) {
+    const int2 pos = *reinterpret_cast<const int2*>(mask.pos + key + 8 * j);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (pos.x <= farthest[i]) value[4 * j + 2 * i] = hidden;
+      if (pos.y <= farthest[i]) value[4 * j + 2 * i + 1] = hidden;
+    }
+  }
+}
+
+// factor times the accumulator of rows `first`... to one head of y (N, heads, size), and only rows and columns that it has.
+template <int Size>
+__device__ __forceinline__ void write(__nv_bfloat16* y, int64_t row_stride, int32_t first, int32_t rows, int32_t size, Place place,
+                                      const float (&x)[Size / 2], const float (&factor)[2]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const int32_t row = first + place.row + 8 * i;
+    if (row >= rows) continue;
+    __nv_bfloat16* const to = y + row * row_stride + place.column;
+#pragma unroll
+    for (int j = 0; j < Size / 8; ++j)
+      if (8 * j < size)
+        *reinterpret_cast<uint32_t*>(to + 8 * j) = ptx::pack_bf16(x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
+  }
+}
+
+// A tensor (N, heads, size) in boxes of `rows` rows of 64 columns of one head.
+inline bool make_map(CUtensorMap* map, const Tensor& x, uint32_t rows, Stream& stream) {
+  const uint64_t size = x.shape[2], heads = x.shape[1], tokens = x.shape[0];
+  return make_tensor_map_3d(map, x.data, {size, heads, tokens}, {size * 2, heads * size * 2}, {kPanel, 1, rows}, stream);
+}
+
+}  // namespace attune::cuda::hopper
