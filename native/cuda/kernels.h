@@ -17,6 +17,7 @@ ATTUNE_OPS(X)
   X(attention, Attention)                   \
   X(attention_backward, AttentionBackward)  \
   X(gemm, Gemm)                             \
+  X(index_transpose, IndexTranspose)        \
   X(linear_logprob, LinearLogprob)          \
   X(qkv_rope_backward, QkvRopeBackward)     \
   X(rms_norm_backward, RmsNormBackward)     \
