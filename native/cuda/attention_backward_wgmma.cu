@@ -91,35 +91,6 @@ struct KeySide {
   }
 };
 
-// What a consumer thread knows of its two keys.
-struct OwnKeys {
-  int32_t key[2], end[2];
-
-  // P of pairs that the mask hides becomes 0: rows are keys, columns queries from `query` on.
-  __device__ __forceinline__ void hide(float (&p)[kQueries / 2], const AttentionMask& mask, int32_t query) const {
-#pragma unroll
-    for (int j = 0; j < kQueries / 8; ++j)
-#pragma unroll
-      for (int i = 0; i < 2; ++i)
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const int32_t row = query + 8 * j + c;
-          if (row < key[i] || row >= end[i]) p[4 * j + 2 * i + c] = 0;
-        }
-    if (mask.window == 0) return;
-    const int32_t nearest[2] = {mask.pos[key[0]] + mask.window, mask.pos[key[1]] + mask.window};
-#pragma unroll
-    for (int j = 0; j < kQueries / 8; ++j) {
-      const int2 pos = *reinterpret_cast<const int2*>(mask.pos + query + 8 * j);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        if (pos.x >= nearest[i]) p[4 * j + 2 * i] = 0;
-        if (pos.y >= nearest[i]) p[4 * j + 2 * i + 1] = 0;
-      }
-    }
-  }
-};
-
 template <int Size>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_dkdv_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
@@ -154,12 +125,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   ptx::registers_increase<kConsumerRegisters>();
   const int own = (threadIdx.x / kWarpgroup - 1) * kConsumerRows;
   const Place place;
-  OwnKeys keys;
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    keys.key[i] = first + own + place.row + 8 * i;
-    keys.end[i] = a.mask.end[keys.key[i]];
-  }
+  const OwnKeys keys(a.mask, first + own + place.row);
   float dk[Size / 2], dv[Size / 2];
   clear(dk);
   clear(dv);
@@ -179,29 +145,13 @@ __global__ void __launch_bounds__(kThreads, 1)
       multiply_transposed<kQueries>(dp, shared.v, own, dy);
       ptx::wgmma_wait<1>();  // the scores, and dk of the tile before
       if (begun) shared.q.release(before);
-#pragma unroll
-      for (int j = 0; j < kQueries / 8; ++j) {
-        const float4 two = stats.two(8 * j + place.column);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          p[4 * j + 2 * i] = ptx::exp2(p[4 * j + 2 * i] * a.scale2 - two.x);
-          p[4 * j + 2 * i + 1] = ptx::exp2(p[4 * j + 2 * i + 1] * a.scale2 - two.z);
-        }
-      }
+      keys.probabilities(p, a.scale2, stats, place.column);
       if (!walk.all_visible()) keys.hide(p, a.mask, walk.tile() * kQueries + place.column);
       fragments.pack(p);
       ptx::wgmma_fence();
       accumulate(dv, fragments, dy);
       ptx::wgmma_wait<1>();  // dp
-#pragma unroll
-      for (int j = 0; j < kQueries / 8; ++j) {
-        const float4 two = stats.two(8 * j + place.column);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          p[4 * j + 2 * i] *= dp[4 * j + 2 * i] - two.y;
-          p[4 * j + 2 * i + 1] *= dp[4 * j + 2 * i + 1] - two.w;
-        }
-      }
+      keys.differences(p, dp, stats, place.column);
       Fragments<kQueries> ds;
       ds.pack(p);
       ptx::wgmma_fence();
@@ -278,8 +228,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   ptx::registers_increase<kConsumerRegisters>();
   const int own = (threadIdx.x / kWarpgroup - 1) * kConsumerRows;
   const Place place;
-  const int32_t row = first + own + place.row;
-  const QueryStats stats[2] = {a.stats[head * a.padded + row], a.stats[head * a.padded + row + 8]};
+  const OwnQueries queries(a.stats + head * a.padded, first + own + place.row);
   float dq[Size / 2];
   clear(dq);
   ptx::mbarrier_wait(shared.q_full, 0);
@@ -292,13 +241,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     ptx::wgmma_fence();
     multiply_transposed<kKeys>(dp, shared.dy, own, v);
     ptx::wgmma_wait<1>();  // the scores
-#pragma unroll
-    for (int x = 0; x < kKeys / 2; ++x) p[x] = ptx::exp2(p[x] * a.scale2 - stats[x / 2 % 2].lse2);
-    if (!walk.all_visible()) hide<kKeys>(p, 0, a.mask, row, walk.tile() * kKeys + place.column);
+    queries.probabilities(p, a.scale2);
+    if (!walk.all_visible()) hide<kKeys>(p, 0, a.mask, queries.row, walk.tile() * kKeys + place.column);
     ptx::wgmma_wait<0>();  // dp
     shared.v.release(turn);
-#pragma unroll
-    for (int x = 0; x < kKeys / 2; ++x) p[x] *= dp[x] - stats[x / 2 % 2].delta;
+    queries.differences(p, dp);
     Fragments<kKeys> ds;
     ds.pack(p);
     ptx::wgmma_fence();

@@ -52,40 +52,6 @@ struct Shared {
   }
 };
 
-// The online softmax of a thread's two rows. sum is the thread's own share until the end.
-struct Softmax {
-  float high[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-
-  // Scores become exponentials; returns in `shrink` what the rows' earlier sums and products are to be multiplied by.
-  __device__ __forceinline__ void step(float (&score)[kKeys / 2], float scale2, float (&shrink)[2]) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      float top = high[i];
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j) top = fmaxf(top, fmaxf(score[4 * j + 2 * i], score[4 * j + 2 * i + 1]));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 1));
-      top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, 2));
-      const float base = top == -INFINITY ? 0 : top * scale2;
-      shrink[i] = ptx::exp2(high[i] * scale2 - base);
-      high[i] = top;
-      float part = 0;
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-        for (int c = 0; c < 2; ++c) {
-          const float p = ptx::exp2(score[4 * j + 2 * i + c] * scale2 - base);
-          score[4 * j + 2 * i + c] = p;
-          part += p;
-        }
-      sum[i] = sum[i] * shrink[i] + part;
-    }
-  }
-  __device__ __forceinline__ float total(int i) const {
-    const float pair = sum[i] + __shfl_xor_sync(0xffffffffu, sum[i], 1);
-    return pair + __shfl_xor_sync(0xffffffffu, pair, 2);
-  }
-};
-
 template <int Size>
 __global__ void __launch_bounds__(kThreads, 1)
     attention_forward_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
@@ -116,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int consumer = threadIdx.x / kWarpgroup - 1, own = consumer * kConsumerRows;
   const Place place;
   const TensorCoreTurns tensor_cores{consumer};
-  Softmax softmax;
+  Softmax<kKeys> softmax;
   float out[Size / 2], shrink[2];
   Fragments<kKeys> p;
   clear(out);
@@ -164,12 +130,10 @@ __global__ void __launch_bounds__(kThreads, 1)
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float total = softmax.total(i);
-    const bool none = total == 0;
-    factor[i] = none ? 0 : 1 / total;
+    factor[i] = total == 0 ? 0 : 1 / total;
     const int32_t row = first + own + place.row + 8 * i;
     if (a.lse && place.column == 0 && row < a.mask.rows)
-      a.lse[int64_t{head} * a.mask.rows + row] =
-          none ? INFINITY : (softmax.high[i] == -INFINITY ? 0 : softmax.high[i] * a.scale2 * 0.69314718f) + logf(total);
+      a.lse[int64_t{head} * a.mask.rows + row] = softmax.lse(i, total, a.scale2);
   }
   write<Size>(a.y + head * a.size, int64_t{a.heads} * a.size, first + own, a.mask.rows, a.size, place, out, factor);
 }

@@ -4,13 +4,12 @@
 // A block is three warpgroups: one brings tiles, two consume them, 64 rows each. Registers move from the producer to the consumers.
 // The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
 #pragma once
-#include "attention.h"
+#include "attention_rows.h"
 #include "common/ptx.h"
 #include "common/tensor_map.h"
 
 namespace attune::cuda::hopper {
 
-constexpr int kWarpgroup = 128;
 constexpr int kConsumers = 2;
 constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
 constexpr int kConsumerWarps = kConsumers * kWarpgroup / 32;
@@ -18,7 +17,6 @@ constexpr int kConsumerRows = 64;  // of one consumer: wgmma's M
 constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 constexpr int kPanel = 64;       // columns of a panel
 constexpr int kPanelRow = 128;   // bytes: one swizzled row
-constexpr int kStep = 16;        // wgmma's K
 constexpr int kBarrierBytes = 256;
 constexpr int kMostShared = 227 * 1024;
 
@@ -47,19 +45,6 @@ struct Tile {
   }
 };
 
-// (64, Columns) of bf16 in registers, packed as operand A.
-template <int Columns>
-struct Fragments {
-  uint32_t at[Columns / kStep][4];
-
-  __device__ __forceinline__ void pack(const float (&x)[Columns / 2]) {
-#pragma unroll
-    for (int k = 0; k < Columns / kStep; ++k)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) at[k][i] = ptx::pack_bf16(x[8 * k + 2 * i], x[8 * k + 2 * i + 1]);
-  }
-};
-
 // Queues product (64, N) = a[row ...] b^T, over the Size columns of both.
 template <int N, int Size, int Rows>
 __device__ __forceinline__ void multiply_transposed(float (&product)[N / 2], Tile<Rows, Size> a, int row, Tile<N, Size> b) {
@@ -76,22 +61,6 @@ __device__ __forceinline__ void accumulate(float (&sum)[Size / 2], const Fragmen
   for (int step = 0; step < K / kStep; ++step) ptx::wgmma<Size, true>(sum, p.at[step], b.over_rows(step), true);
   ptx::wgmma_commit();
 }
-
-template <int N>
-__device__ __forceinline__ void clear(float (&x)[N]) {
-#pragma unroll
-  for (int i = 0; i < N; ++i) x[i] = 0;
-}
-
-// Where a consumer thread's values lie: x[4 j + 2 i + c] is row `row` + 8 i, column 8 j + `column` + c of its warpgroup's result.
-struct Place {
-  int row, column;
-  __device__ Place() {
-    const int thread = threadIdx.x % kWarpgroup, lane = thread % 32;
-    row = thread / 32 * 16 + lane / 4;
-    column = lane % 4 * 2;
-  }
-};
 
 // A stage of a ring and the parity of the round it is in.
 template <int Stages>
@@ -154,48 +123,6 @@ struct TensorCoreTurns {
     if (consumer == 0) wait();
   }
 };
-
-// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value.
-template <int Keys>
-__device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, int32_t row, int32_t key) {
-#pragma unroll
-  for (int j = 0; j < Keys / 8; ++j) {
-    const int2 end = *reinterpret_cast<const int2*>(mask.end + key + 8 * j);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int32_t query = row + 8 * i, first = key + 8 * j;
-      if (first > query || query >= end.x) value[4 * j + 2 * i] = hidden;
-      if (first + 1 > query || query >= end.y) value[4 * j + 2 * i + 1] = hidden;
-    }
-  }
-  if (mask.window == 0) return;
-  const int32_t farthest[2] = {mask.pos[row] - mask.window, mask.pos[row + 8] - mask.window};
-#pragma unroll
-  for (int j = 0; j < Keys / 8; ++j) {
-    const int2 pos = *reinterpret_cast<const int2*>(mask.pos + key + 8 * j);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      if (pos.x <= farthest[i]) value[4 * j + 2 * i] = hidden;
-      if (pos.y <= farthest[i]) value[4 * j + 2 * i + 1] = hidden;
-    }
-  }
-}
-
-// factor times the accumulator of rows `first`... to one head of y (N, heads, size), and only rows and columns that it has.
-template <int Size>
-__device__ __forceinline__ void write(__nv_bfloat16* y, int64_t row_stride, int32_t first, int32_t rows, int32_t size, Place place,
-                                      const float (&x)[Size / 2], const float (&factor)[2]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int32_t row = first + place.row + 8 * i;
-    if (row >= rows) continue;
-    __nv_bfloat16* const to = y + row * row_stride + place.column;
-#pragma unroll
-    for (int j = 0; j < Size / 8; ++j)
-      if (8 * j < size)
-        *reinterpret_cast<uint32_t*>(to + 8 * j) = ptx::pack_bf16(x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
-  }
-}
 
 // A tensor (N, heads, size) in boxes of `rows` rows of 64 columns of one head.
 inline bool make_map(CUtensorMap* map, const Tensor& x, uint32_t rows, Stream& stream) {
