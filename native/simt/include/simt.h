@@ -62,7 +62,7 @@ int sync_threads_count(int value, Site site);
 #define blockIdx (simt::current.block)
 #define blockDim (simt::current.threads)
 #define gridDim (simt::current.blocks)
-#define warpSize 32
+constexpr int warpSize = 32;
 
 #define ATTUNE_SHARED(T, name, n)     \
   static const char name##_simt_tag = 0; \
