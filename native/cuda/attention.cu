@@ -10,6 +10,7 @@ void attention(const Attention& a, Stream& stream) {
   if (!takes_head_size("attention", plan, stream)) return;
   fill_mask(plan, a.end, a.pos, stream);
   if (takes_wgmma(plan, a.q.dtype, stream)) return attention_wgmma(a, plan, stream);
+  if (takes_mma(plan, a.q.dtype, stream)) return attention_mma(a, plan, stream);
   attention_plain(a, plan, stream);
 }
 

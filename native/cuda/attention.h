@@ -26,6 +26,18 @@ struct AttentionMask {
   __device__ bool visible(int32_t query, int32_t key) const {
     return key <= query && query < end[key] && (window == 0 || pos[query] - pos[key] < window);
   }
+  // Of the mask blocks of these two rows, at or below the diagonal: may any pair be visible; is every one, whose keys are the `keys`
+  // from `key` on.
+  __device__ bool any_visible(int32_t query, int32_t key) const {
+    const Bounds k = bounds[key / kMaskBlock];
+    return k.end_high > query && (window == 0 || bounds[query / kMaskBlock].pos_low - k.pos_high < window);
+  }
+  __device__ bool all_visible(int32_t query, int32_t key, int32_t keys) const {
+    const Bounds k = bounds[key / kMaskBlock];
+    const int32_t query_end = min(rows, (query / kMaskBlock + 1) * kMaskBlock);
+    return key + keys - 1 <= query && k.end_low >= query_end &&
+           (window == 0 || bounds[query / kMaskBlock].pos_high - k.pos_low < window);
+  }
 };
 
 // Of 32 inner tiles beside one outer tile, a bit each: is any pair visible; is every pair (so that no element is tested).
@@ -105,12 +117,17 @@ inline bool takes_head_size(const char* op, const AttentionPlan& plan, Stream& s
     stream.fail(std::string(op) + ": the head size must be a multiple of 8 from 8 to 256, got " + std::to_string(plan.size));
   return good && plan.rows > 0;
 }
+inline bool takes_mma(const AttentionPlan& plan, DType dtype, const Stream& stream) {
+  return stream.device().major >= 8 && dtype == DType::bf16 && plan.scale > 0;
+}
 inline bool takes_wgmma(const AttentionPlan& plan, DType dtype, const Stream& stream) {
-  return stream.device().major == 9 && dtype == DType::bf16 && plan.size <= 128;
+  return stream.device().major == 9 && takes_mma(plan, dtype, stream) && plan.size <= 128;
 }
 
 void attention_plain(const Attention& a, const AttentionPlan& plan, Stream& stream);
 void attention_backward_plain(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
+void attention_mma(const Attention& a, const AttentionPlan& plan, Stream& stream);
+void attention_backward_mma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
 void attention_wgmma(const Attention& a, const AttentionPlan& plan, Stream& stream);
 void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
 

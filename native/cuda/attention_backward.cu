@@ -56,6 +56,7 @@ void attention_backward(const AttentionBackward& a, Stream& stream) {
   fill_mask(plan, a.end, a.pos, stream);
   fill_stats(a, plan, stream);
   if (takes_wgmma(plan, a.q.dtype, stream)) return attention_backward_wgmma(a, plan, stream);
+  if (takes_mma(plan, a.q.dtype, stream)) return attention_backward_mma(a, plan, stream);
   attention_backward_plain(a, plan, stream);
 }
 

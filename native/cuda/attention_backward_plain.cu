@@ -73,7 +73,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_plain(BackwardArgs a
   Rows::load(room.q, static_cast<const T*>(a.q) + q_at, q_stride, first, a.size, sees);
   Rows::load(room.dy, static_cast<const T*>(a.dy) + q_at, q_stride, first, a.size, sees);
   for (int32_t key = 0; key < last; key += Rows::kRows) {
-    if (!worth_a_look(mask, first, key)) continue;
+    if (!mask.any_visible(first, key)) continue;
     Rows::load(room.k, static_cast<const T*>(a.k) + kv_at, kv_stride, key, a.size, seen);
     Rows::load(room.v, static_cast<const T*>(a.v) + kv_at, kv_stride, key, a.size, seen);
     __syncthreads();
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_plain(BackwardArgs
     const QueryStats* const stats = a.stats + head * a.padded;
     auto sees = [&](int32_t row) { return row < mask.rows && stats[row].lse2 != INFINITY; };
     for (int32_t query = first; query < last; query += Rows::kRows) {
-      if (!worth_a_look(mask, query, first)) continue;
+      if (!mask.any_visible(query, first)) continue;
       Rows::load(room.q, static_cast<const T*>(a.q) + q_at, q_stride, query, a.size, sees);
       Rows::load(room.dy, static_cast<const T*>(a.dy) + q_at, q_stride, query, a.size, sees);
       __syncthreads();

@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) attention_forward_plain(ForwardArgs 
   Rows::load(q, static_cast<const T*>(a.q) + int64_t{head} * a.size, q_stride, first, a.size, inside);
 
   for (int32_t key = 0; key < last; key += Rows::kRows) {
-    if (!worth_a_look(mask, first, key)) continue;
+    if (!mask.any_visible(first, key)) continue;
     Rows::load(kv, keys, kv_stride, key, a.size, seen);
     __syncthreads();
     float score[R][R];

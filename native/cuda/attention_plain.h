@@ -117,11 +117,4 @@ __device__ void clear(float (&x)[R][C]) {
     for (int c = 0; c < C; ++c) x[r][c] = 0;
 }
 
-// Does the mask leave anything of key block `key` for queries from `query` on, those of one mask block?
-__device__ inline bool worth_a_look(const AttentionMask& mask, int32_t query, int32_t key) {
-  const Bounds k = mask.bounds[key / kMaskBlock];
-  if (k.end_high <= query) return false;
-  return mask.window == 0 || mask.bounds[query / kMaskBlock].pos_low - k.pos_high < mask.window;
-}
-
 }  // namespace attune::cuda::plain
