@@ -1,5 +1,6 @@
 // Runs a grid: blocks one after another in a random order, a block's threads as fibers in random turns until all have ended. In the
 // late timing a random warp is kept from running at times, which is what shows a release that came too early.
+#include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +18,8 @@ Block block;
 
 namespace {
 
-struct Fault {};
+// Where a fault on the scheduler's own stack goes on (a copy that lands has no fiber).
+std::jmp_buf after_fault;
 
 char launch_tag, end_tag;  // ThreadSanitizer: the launch happens before all threads, all threads before its end
 
@@ -105,7 +107,7 @@ void run_block() {
       ThreadState& state = block.threads[thread];
       if (state.done || static_cast<int>(warp_of(thread)) == block.starved || !state.wait.over()) continue;
       resume(thread);
-      if (block.failed) throw Fault();
+      if (block.failed) return;
       progress |= !state.spinning;
       if (!block.pending.empty() && (!block.late || block.random.below(4096) == 0)) run_pending_copy();
     }
@@ -142,6 +144,19 @@ void begin_block() {
   block.starved = block.running = -1;
   block.failed = false;
   begin_shared(block.dynamic_bytes);
+}
+
+// False after a fault, on a fiber or here.
+bool run_to_end() {
+  if (setjmp(after_fault) == 0) {
+    run_block();
+    if (!block.failed) {
+      check_barriers_at_end();
+      check_copies_at_end();
+      check_warpgroups_at_end();
+    }
+  }
+  return !block.failed;
 }
 
 void abandon_block() {
@@ -209,7 +224,7 @@ void fault(const char* format, ...) {
     fprintf(stderr, "simt: %s: block (%u, %u, %u): %s\n", block.kernel, b.x, b.y, b.z, text);
   if (std::getenv("ATTUNE_SIMT_ABORT")) std::abort();
   block.failed = true;
-  if (block.running < 0) throw Fault();
+  if (block.running < 0) std::longjmp(after_fault, 1);
   switch_to_scheduler(*block.thread().fiber);
   std::abort();  // a failed block is never resumed
 }
@@ -239,15 +254,8 @@ bool run_grid(const char* kernel, dim3 grid, dim3 threads, size_t shared_bytes, 
     current.block = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                      static_cast<unsigned>(at / (uint64_t{grid.x} * grid.y))};
     begin_block();
-    try {
-      run_block();
-      check_barriers_at_end();
-      check_copies_at_end();
-      check_warpgroups_at_end();
-    } catch (const Fault&) {
-      abandon_block();
-      ok = false;
-    }
+    ok = run_to_end();
+    if (!ok) abandon_block();
     if (under_tsan()) finish_tsan();
     end_shared();
   }
