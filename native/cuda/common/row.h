@@ -1,6 +1,6 @@
 // A row of a tensor in the registers of a block: thread t holds K vectors of N elements, at (k blockDim + t) N. What lies beyond
 // the row's end reads as 0, so sums need no test.
-//   by_row(stream, "op", columns, [&]<int N, int K, int kThreads>() { launch a kernel with __launch_bounds__(kThreads) });
+//   if (!by_row(columns, [&]<int N, int K, int kThreads>() { launch a kernel with __launch_bounds__(kThreads) })) launch another one;
 #pragma once
 #include "elements.h"
 #include "grid.h"
@@ -23,14 +23,14 @@ template <int N, int K, class T> __device__ inline Row<T, N, K> load_row(const T
   return r;
 }
 
-// The smallest block that holds a row; few threads with several loads in flight rather than many with one.
-template <class F> void by_row(Stream& stream, const char* name, int64_t columns, F&& f) {
-  if (columns % kWide == 0 && columns <= kWide * 256) return f.template operator()<kWide, 1, 256>();
-  if (columns % kWide == 0 && columns <= kWide * 1024) return f.template operator()<kWide, 2, 512>();
-  if (columns % kWide == 0 && columns <= kWide * 2048) return f.template operator()<kWide, 2, 1024>();
-  if (columns <= 8 * 1024) return f.template operator()<1, 8, 1024>();
-  stream.fail(std::string(name) + ": a row must have at most " + std::to_string(columns % kWide ? 8 * 1024 : kWide * 2048) +
-              " elements, got " + std::to_string(columns));
+// False, and no call, where the row is too long or its length no multiple of N.
+template <class F> bool by_row(int64_t columns, F&& f) {
+  if (columns % kWide != 0 || columns > kWide * 1024) return false;
+  if (columns <= kWide * 256)
+    f.template operator()<kWide, 1, 256>();
+  else
+    f.template operator()<kWide, 2, 512>();
+  return true;
 }
 
 template <int N, int K> unsigned row_threads(int64_t columns) { return threads_for(ceil_div(columns, N * K), 1024); }
