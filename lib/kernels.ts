@@ -19,7 +19,7 @@ import { swigluOp } from "./ops/swiglu.ts";
 import { compile } from "./passes/compile.ts";
 import { encode, tableHash } from "./program/encode.ts";
 import { scratchOf } from "./runtime/host.ts";
-import { Session } from "./runtime/session.ts";
+import { Session, type DeviceName } from "./runtime/session.ts";
 
 export type { DType } from "./ir/types.ts";
 /** Float32Array is float32, Int32Array int32, Uint16Array the bits of bfloat16. */
@@ -39,7 +39,7 @@ export type Inputs<I extends string, P extends string> = { readonly [K in I]: Te
 /** Where an op runs. */
 export interface RunOptions {
   /** Default auto: the best device of this machine. */
-  readonly device?: "auto" | "cpu" | "null" | "cuda";
+  readonly device?: DeviceName;
   /** Default: the cores this process may use. Results do not depend on it. */
   readonly threads?: number;
 }

@@ -1,6 +1,7 @@
 // Builds the native addon with node-gyp, unless the build is current. Runs at `npm install`, in clones and installed packages.
 //   node scripts/install.mjs [--force] [--verbose]   build/Release/attune.node
 //   node scripts/install.mjs --sanitize              build-asan/Release/attune.node, through cmake-js
+//   node scripts/install.mjs --device cuda|simt      build-DEVICE/Release/attune.node, through cmake-js
 //   node scripts/install.mjs --sources core|addon    the list of sources, for binding.gyp and CMakeLists.txt
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -173,18 +174,28 @@ function buildRelease({ verbose }) {
   console.error(`attune: built in ${((Date.now() - started) / 1000).toFixed(1)} s`);
 }
 
-function buildSanitized({ verbose }) {
+/** A build through cmake-js, in a folder of its own. */
+function buildByCmake(folder, what, defines, { verbose }) {
   const cmakeJs = path.join(path.dirname(require.resolve("cmake-js/package.json")), "bin/cmake-js");
   fs.mkdirSync(build, { recursive: true });
-  console.error("attune: building with AddressSanitizer and UndefinedBehaviorSanitizer into build-asan/");
-  const args = [cmakeJs, "compile", "--out", "build-asan", "--parallel", String(os.availableParallelism())];
-  command([...args, "--CDATTUNE_SANITIZE=ON"], path.join(build, "sanitize.log"), verbose);
+  console.error(`attune: building ${what} into ${folder}/`);
+  const args = [cmakeJs, "compile", "--out", folder, "--target", "attune", "--parallel", String(os.availableParallelism())];
+  const options = Object.entries(defines).map(([k, v]) => `--CD${k}=${v}`);
+  command([...args, ...options], path.join(build, `${folder}.log`), verbose);
 }
+
+const devices = { cuda: "the CPU and CUDA backends", simt: "the CPU backend and the emulator of the CUDA one" };
 
 function main(flags) {
   const verbose = flags.includes("--verbose");
   if (flags[0] === "--sources") return console.log(sources(flags[1]).join("\n"));
-  if (flags.includes("--sanitize")) return buildSanitized({ verbose });
+  if (flags.includes("--sanitize"))
+    return buildByCmake("build-asan", "with AddressSanitizer and UndefinedBehaviorSanitizer", { ATTUNE_SANITIZE: "ON" }, { verbose });
+  const device = flags[flags.indexOf("--device") + 1];
+  if (flags.includes("--device")) {
+    if (!devices[device]) throw new BuildError(`--device: must be ${Object.keys(devices).join(" or ")}, got ${device}`);
+    return buildByCmake(`build-${device}`, devices[device], { ATTUNE_DEVICE: device }, { verbose });
+  }
   if (!flags.includes("--force") && isCurrent()) return;
   locked(() => {
     if (flags.includes("--force") || !isCurrent()) buildRelease({ verbose });

@@ -5,12 +5,12 @@ import type { DType } from "../ir/types.ts";
 import { parameters, type Parameter } from "../models/config.ts";
 import "../ops/index.ts";
 import { tableHash } from "../program/encode.ts";
-import { Session } from "../runtime/session.ts";
+import { Session, type DeviceName } from "../runtime/session.ts";
 import { openModel } from "./background.ts";
 import type { ModelSpec } from "./programs.ts";
 
 export interface EngineOptions {
-  readonly device: "auto" | "cpu" | "null" | "cuda";
+  readonly device: DeviceName;
   readonly dtype: Extract<DType, "float32" | "bfloat16">;
   readonly threads?: number;
 }

@@ -5,6 +5,7 @@ import { DataError, NumericError } from "../errors.ts";
 import { loadModel, readWeights } from "../engine/model.ts";
 import { Scorer } from "../engine/scorer.ts";
 import { Thread } from "../thread.ts";
+import type { DeviceName } from "../runtime/session.ts";
 import type { ScoreFunctions } from "./worker.ts";
 
 /** What is scored, and where. */
@@ -13,7 +14,7 @@ export interface ScoreOptions {
   /** .jsonl or .json of {"input_ids"}, {"text"} or {"prompt", "completion"}. */
   readonly data: string;
   /** Default auto. */
-  readonly device?: "auto" | "cpu" | "cuda";
+  readonly device?: DeviceName;
   /** Default float32. */
   readonly dtype?: "float32" | "bfloat16" | null;
   /** Default: the cores this process may use. */

@@ -9,7 +9,8 @@ import { memoryLimit, memoryOf } from "../engine/memory.ts";
 import { Thread } from "../thread.ts";
 import { programsOf } from "../engine/background.ts";
 import { loadModel, readWeights, type LoadedModel } from "../engine/model.ts";
-import type { LoadedProgram } from "../runtime/session.ts";
+import type { DeviceName, LoadedProgram } from "../runtime/session.ts";
+import { defaultDtype } from "../runtime/host.ts";
 import type { CacheSizes } from "./programs.ts";
 import type { SampleOptions } from "./sample.ts";
 import type { Draw, GenerateFunctions } from "./worker.ts";
@@ -22,7 +23,7 @@ export type Prompt = string | readonly (JsonObject | Readonly<Record<string, unk
 export interface GeneratorOptions {
   readonly model: string;
   /** Default auto. */
-  readonly device?: "auto" | "cpu" | "cuda";
+  readonly device?: DeviceName;
   /** Default float32. */
   readonly dtype?: "float32" | "bfloat16" | null;
   /** Default: the cores this process may use. */
@@ -57,7 +58,7 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** Open a model folder for generation; dispose of it to free its memory and threads. Throws DataError, OutOfMemoryError, DeviceError. */
 export const openGenerator = (o: GeneratorOptions): Promise<Generator> =>
-  open(o, () => loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? "float32", ...(o.threads && { threads: o.threads }) }), true);
+  open(o, () => loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? defaultDtype(o.device ?? "auto"), ...(o.threads && { threads: o.threads }) }), true);
 
 /** A generator over a session that somebody else keeps, with the weights that are in it. */
 export const generatorOf = (loaded: LoadedModel, o: Pick<GeneratorOptions, "chatTemplatePath" | "chatTemplateDate">): Promise<Generator> =>

@@ -88,6 +88,7 @@ export interface Addon {
   cancel(h: Handle, token: number): void;
   close(h: Handle): Promise<void>;
   scratch(device: string, instruction: Uint8Array): number;
+  device(name: string): string;
   cpuInfo(): { level: string; levels: string[]; threads: number };
   peakRss(): number;
 }
@@ -100,7 +101,7 @@ let loaded: Addon | undefined;
 function findAddon(): string {
   const given = process.env["ATTUNE_ADDON"];
   if (given) return path.resolve(given);
-  const built = ["build-cmake", "build"]
+  const built = ["build-cuda", "build-cmake", "build"]
     .map((folder) => path.join(root, folder, "Release", "attune.node"))
     .filter((file) => existsSync(file))
     .map((file) => ({ file, time: statSync(file).mtimeMs }))

@@ -12,6 +12,12 @@ export const peakRss = (): number => loadAddon().peakRss();
 /** Names of the devices that this build can open. */
 export const devices = (): readonly string[] => loadAddon().devices;
 
+/** The device that a name stands for: `auto` becomes the best one here. Throws DeviceError where this build has none of that name. */
+export const deviceOf = (name: string): string => typed(() => loadAddon().device(name));
+
+/** The type of weights and activations where nobody chose one: bfloat16 on cuda, else float32. */
+export const defaultDtype = (device: string): "float32" | "bfloat16" => (deviceOf(device) === "cuda" ? "bfloat16" : "float32");
+
 /**
  * Bytes of scratch that `device` wants for an instruction at its capacities: what lib/passes asks while it plans.
  * Throws DeviceError when the device is not in this build.

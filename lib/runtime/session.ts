@@ -12,9 +12,12 @@ import {
   type Peak,
 } from "./addon.ts";
 
+/** `simt` is the CUDA backend on an emulator, for tests; `null` runs everything but the arithmetic. */
+export type DeviceName = "auto" | "cpu" | "null" | "cuda" | "simt";
+
 export interface SessionOptions {
   /** `auto` takes the best device of this build. Asking for one that cannot run fails and says why. */
-  readonly device?: "auto" | "cpu" | "null" | "cuda";
+  readonly device?: DeviceName;
   /** Default: the cgroup's share. Results do not depend on it. */
   readonly threads?: number;
   /** Ask the system for huge pages: some kernels run a few percent faster, memory is counted in 2 MiB steps. Default false. */

@@ -218,10 +218,10 @@ export function trainingShape(lr: number) {
       description: "Type of the saved weights; auto: that of the model it started from.",
     }),
 
-    device: field(z.enum(["auto", "cpu", "cuda"]).default("auto"), {
+    device: field(z.enum(["auto", "cpu", "cuda", "simt"]).default("auto"), {
       group: MACHINE,
       neutral: true,
-      description: "Where to run; auto: cuda where it can run, else cpu.",
+      description: "Where to run; auto: cuda where it can run, else cpu. simt: cuda's kernels on an emulator, for tests.",
     }),
     dtype: field(z.enum(["float32", "bfloat16"]).nullable().default(null), {
       group: MACHINE,

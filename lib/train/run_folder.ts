@@ -7,6 +7,7 @@ import { removeDeadTemporaries, writeWhole } from "../io/atomic_folder.ts";
 import { newestCheckpoint, type Checkpoint } from "../io/checkpoint.ts";
 import { hashText } from "../io/hash.ts";
 import { ensureWritableFolder, writing } from "../io/write.ts";
+import { defaultDtype } from "../runtime/host.ts";
 import { resolveConfig, type RunConfig, type Task } from "./config.ts";
 import { readRunFile } from "./config_file.ts";
 import { changedKeys, formatConfig } from "./config_record.ts";
@@ -69,7 +70,7 @@ export async function takeRunFolder({ config: { outputDir }, replaced, text }: R
 /** A resumed run keeps its day. */
 function settled(config: RunConfig, started: RunConfig | null): RunConfig {
   const chatTemplateDate = config.chatTemplateDate ?? started?.chatTemplateDate ?? today();
-  return { ...config, dtype: config.dtype ?? "float32", chatTemplateDate } as RunConfig;
+  return { ...config, dtype: config.dtype ?? defaultDtype(config.device), chatTemplateDate } as RunConfig;
 }
 
 /** The configuration that the run in `dir` began with; null where none has. */

@@ -12,6 +12,7 @@ import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { ScoreSizes } from "../engine/programs.ts";
+import { defaultDtype } from "../runtime/host.ts";
 import { compileTraining, cutHead, Engine } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
@@ -69,7 +70,7 @@ export class Trainer {
 
   /** Open the model, prepare the data, compile, and for DPO score the reference. */
   static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
-    const dtype = config.dtype ?? "float32";
+    const dtype = config.dtype ?? defaultDtype(config.device);
     const machine = { device: config.device, dtype, ...(config.threads && { threads: config.threads }) };
     const loaded = await loadModel(config.model, machine);
     try {

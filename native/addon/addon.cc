@@ -299,6 +299,15 @@ Napi::Value scratch(const Info& info) {
   return Napi::Number::New(env, static_cast<double>(scratch_bytes(*device, code)));
 }
 
+// device(name) -> the device that `auto` stands for; other names as they are, or why they cannot be used
+Napi::Value device_name(const Info& info) {
+  const Napi::Env env = info.Env();
+  std::string why;
+  const Device* device = find_device(text_arg(env, info[0], "device"), &why);
+  if (device == nullptr) throw_bad(env, Fault::device, why);
+  return Napi::String::New(env, device->name);
+}
+
 // cpuInfo() -> {level, levels, threads}
 Napi::Value cpu_info(const Info& info) {
   Napi::Object o = Napi::Object::New(info.Env());
@@ -324,7 +333,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                    {"readFiles", files<false>}, {"writeFiles", files<true>},
                    {"cancel", cancel},       {"close", close},
                    {"scratch", scratch},     {"countNonfinite", count_nonfinite},
-                   {"cpuInfo", cpu_info},    {"peakRss", most_memory},
+                   {"cpuInfo", cpu_info},    {"peakRss", most_memory}, {"device", device_name},
                    {"peak", peak}};
   for (const auto& f : functions) exports.Set(f.name, Napi::Function::New(env, f.call, f.name));
   Napi::Array ops = Napi::Array::New(env, kOpCount);
