@@ -15,7 +15,7 @@ namespace {
 constexpr int kSteps = 2;
 constexpr int kThreads = 256;
 
-__device__ inline float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 
 template <class T, int N> __global__ void __launch_bounds__(kThreads) forward(const T* x, T* y, int64_t columns, unsigned tiles) {
   const int64_t row = blockIdx.x / tiles;
