@@ -25,7 +25,7 @@ Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& giv
   for (size_t i = 0; i < given.size(); ++i)
     if (given[i] != nullptr) total += padded(p.spaces[i]->type.bytes());
   if (p.staging.bytes() < total) p.staging = machine_->staging(total);
-  if (!p.staging) return Status::bad(Fault::memory, "inputs: no room for " + std::to_string(total) + " bytes of host memory");
+  if (p.staging.bytes() < total) return Status::bad(Fault::memory, "inputs: no room for " + std::to_string(total) + " bytes of host memory");
   int64_t at = 0;
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
