@@ -30,8 +30,8 @@ struct Scalars {
   double beta1, beta2, eps, decay;
 };
 
-template <int N, class G, class W>
-__global__ void __launch_bounds__(kThreads) update(Arrays<G, W> a, Scalars s, int64_t first, int64_t end) {
+template <int N, class G, class W> __global__ void __launch_bounds__(kThreads)
+    adamw_update(Arrays<G, W> a, Scalars s, int64_t first, int64_t end) {
   const double rate = *s.lr;
   const float scale = *s.scale, keep = static_cast<float>(1 - rate * s.decay), eps = static_cast<float>(s.eps);
   const float beta1 = static_cast<float>(s.beta1), gain1 = static_cast<float>(1 - s.beta1);
@@ -76,13 +76,16 @@ __global__ void __launch_bounds__(kThreads) update(Arrays<G, W> a, Scalars s, in
 
 template <class G, class W> void run(const Adamw& a, Stream& stream) {
   const float* p = a.master ? a.master.as<float>() : a.w.as<float>();
-  const Arrays<G, W> arrays{a.g.as<G>(),        a.m.as<float>(),  a.v.as<float>(),  p,           a.w2.as<W>(),
+  const Arrays<G, W> arrays{a.g.as<G>(),           a.m.as<float>(),  a.v.as<float>(),  p,           a.w2.as<W>(),
                             a.master2.as<float>(), a.m2.as<float>(), a.v2.as<float>(), a.g2.as<G>()};
-  const Scalars scalars{a.scale.as<float>(), a.lr.as<float>(), a.bias1.as<float>(), a.bias2.as<float>(), a.beta1, a.beta2, a.eps, a.decay};
+  const Scalars scalars{
+      a.scale.as<float>(), a.lr.as<float>(), a.bias1.as<float>(), a.bias2.as<float>(), a.beta1, a.beta2, a.eps, a.decay};
   const int64_t n = a.g.size(), whole = n / kVector * kVector;
-  const int64_t blocks = std::min<int64_t>(ceil_div(whole, kVector * kSteps * kThreads), int64_t{stream.device().sms} * kBlocksPerSm);
-  stream.launch("adamw", update<kVector, G, W>, grid_of(stream, "adamw", blocks), kThreads, 0, arrays, scalars, int64_t{0}, whole);
-  if (whole < n) stream.launch("adamw_rest", update<1, G, W>, 1, kThreads, 0, arrays, scalars, whole, n);
+  const int64_t blocks =
+      std::min<int64_t>(ceil_div(whole, kVector * kSteps * kThreads), int64_t{stream.device().sms} * kBlocksPerSm);
+  stream.launch("adamw", adamw_update<kVector, G, W>, grid_of(stream, "adamw", blocks), kThreads, 0, arrays, scalars, int64_t{0},
+                whole);
+  if (whole < n) stream.launch("adamw_rest", adamw_update<1, G, W>, 1, kThreads, 0, arrays, scalars, whole, n);
 }
 
 }  // namespace

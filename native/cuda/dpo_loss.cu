@@ -17,8 +17,13 @@ struct Pairs {
   double beta, smoothing;
 };
 template <class A> Pairs pairs_of(const A& a) {
-  return {a.chosen.template as<float>(),       a.rejected.template as<float>(), a.ref_chosen.template as<float>(),
-          a.ref_rejected.template as<float>(), a.chosen.size(),                 a.beta, a.label_smoothing};
+  return {a.chosen.template as<float>(),
+          a.rejected.template as<float>(),
+          a.ref_chosen.template as<float>(),
+          a.ref_rejected.template as<float>(),
+          a.chosen.size(),
+          a.beta,
+          a.label_smoothing};
 }
 
 __device__ double log_sigmoid(double x) { return (x > 0 ? 0.0 : x) - ::log1p(::exp(-fabs(x))); }
@@ -29,7 +34,7 @@ __device__ double margin(const Pairs& p, int64_t i) {
   return p.beta * (chosen - rejected);
 }
 
-__global__ void __launch_bounds__(kThreads) forward(Pairs p, float* loss) {
+__global__ void __launch_bounds__(kThreads) dpo_loss_pairs(Pairs p, float* loss) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= p.count) return;
   const double d = margin(p, i), s = p.smoothing;
@@ -38,7 +43,7 @@ __global__ void __launch_bounds__(kThreads) forward(Pairs p, float* loss) {
   loss[i] = static_cast<float>(y);
 }
 
-__global__ void __launch_bounds__(kThreads) backward(Pairs p, const float* dloss, float* dchosen, float* drejected) {
+__global__ void __launch_bounds__(kThreads) dpo_loss_backward_pairs(Pairs p, const float* dloss, float* dchosen, float* drejected) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= p.count) return;
   const double d = margin(p, i), s = p.smoothing;
@@ -51,13 +56,14 @@ __global__ void __launch_bounds__(kThreads) backward(Pairs p, const float* dloss
 
 void dpo_loss(const DpoLoss& a, Stream& stream) {
   const Pairs pairs = pairs_of(a);
-  stream.launch("dpo_loss", forward, grid_of(stream, "dpo_loss", ceil_div(pairs.count, kThreads)), kThreads, 0, pairs, a.loss.as<float>());
+  stream.launch("dpo_loss", dpo_loss_pairs, grid_of(stream, "dpo_loss", ceil_div(pairs.count, kThreads)), kThreads, 0, pairs,
+                a.loss.as<float>());
 }
 
 void dpo_loss_backward(const DpoLossBackward& a, Stream& stream) {
   const Pairs pairs = pairs_of(a);
-  stream.launch("dpo_loss_backward", backward, grid_of(stream, "dpo_loss_backward", ceil_div(pairs.count, kThreads)), kThreads, 0, pairs,
-                a.dloss.as<float>(), a.dchosen.as<float>(), a.drejected.as<float>());
+  stream.launch("dpo_loss_backward", dpo_loss_backward_pairs, grid_of(stream, "dpo_loss_backward", ceil_div(pairs.count, kThreads)),
+                kThreads, 0, pairs, a.dloss.as<float>(), a.dchosen.as<float>(), a.drejected.as<float>());
 }
 
 }  // namespace attune::cuda

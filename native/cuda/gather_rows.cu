@@ -20,9 +20,8 @@ constexpr int kSteps = 4, kThreads = 256;
 int64_t row_size(const Tensor& t) { return t.rows() ? t.size() / t.rows() : 0; }
 
 // Rows as units of bytes: 16 where they fill the row, else an element.
-template <class Unit>
-__global__ void __launch_bounds__(kThreads)
-    forward(const Unit* x, const int32_t* idx, Unit* y, int64_t rows, int64_t units, unsigned tiles) {
+template <class Unit> __global__ void __launch_bounds__(kThreads)
+    gather_rows_copy(const Unit* x, const int32_t* idx, Unit* y, int64_t rows, int64_t units, unsigned tiles) {
   const int64_t to = blockIdx.x / tiles, from = idx[to];
   const int64_t first = int64_t{blockIdx.x % tiles} * kSteps * blockDim.x + threadIdx.x;
   const bool there = from >= 0 && from < rows;
@@ -41,13 +40,13 @@ __global__ void __launch_bounds__(kThreads)
 template <class Unit> void copy_rows(const GatherRows& a, Stream& stream) {
   const int64_t units = row_size(a.x) * width(a.x.dtype) / static_cast<int64_t>(sizeof(Unit));
   const RowTiles cut(units, kSteps, kThreads);
-  stream.launch("gather_rows", forward<Unit>, grid_of(stream, "gather_rows", a.idx.size() * cut.tiles), cut.threads, 0, a.x.as<Unit>(),
-                a.idx.as<int32_t>(), a.y.as<Unit>(), a.x.rows(), units, cut.tiles);
+  stream.launch("gather_rows", gather_rows_copy<Unit>, grid_of(stream, "gather_rows", a.idx.size() * cut.tiles), cut.threads, 0,
+                a.x.as<Unit>(), a.idx.as<int32_t>(), a.y.as<Unit>(), a.x.rows(), units, cut.tiles);
 }
 
 // Rows of dx that no list adds to.
-template <class X, int N>
-__global__ void __launch_bounds__(kThreads) pass_on(const int32_t* length, const X* onto, X* dx, int64_t columns, unsigned tiles) {
+template <class X, int N> __global__ void __launch_bounds__(kThreads)
+    gather_rows_backward_rest(const int32_t* length, const X* onto, X* dx, int64_t columns, unsigned tiles) {
   const int64_t row = blockIdx.x / tiles;
   const int64_t c = (int64_t{blockIdx.x % tiles} * blockDim.x + threadIdx.x) * N;
   if (c >= columns || length[row] != 0) return;
@@ -60,9 +59,9 @@ __global__ void __launch_bounds__(kThreads) pass_on(const int32_t* length, const
   store(dx + row * columns + c, out);
 }
 
-template <class D, class X, int N>
-__global__ void __launch_bounds__(kThreads) backward(const int32_t* idx, const int32_t* start, const int32_t* length, const int32_t* order,
-                                                     const D* dy, const X* onto, X* dx, int64_t columns, unsigned tiles) {
+template <class D, class X, int N> __global__ void __launch_bounds__(kThreads)
+    gather_rows_backward_lists(const int32_t* idx, const int32_t* start, const int32_t* length, const int32_t* order, const D* dy,
+                               const X* onto, X* dx, int64_t columns, unsigned tiles) {
   const int64_t place = blockIdx.x / tiles;
   const int64_t c = (int64_t{blockIdx.x % tiles} * blockDim.x + threadIdx.x) * N;
   if (order[place] < 0 || c >= columns) return;
@@ -105,11 +104,12 @@ void gather_rows_backward(const GatherRowsBackward& a, Stream& stream) {
         const RowTiles cut(ceil_div(columns, N), 1, kThreads);
         const X* onto = a.onto_dx.as<X>();
         if (onto != dx)
-          stream.launch("gather_rows_backward_rest", pass_on<X, N>, grid_of(stream, "gather_rows_backward", a.dx.rows() * cut.tiles),
-                        cut.threads, 0, a.length.as<int32_t>(), onto, dx, columns, cut.tiles);
-        stream.launch("gather_rows_backward", backward<D, X, N>, grid_of(stream, "gather_rows_backward", a.idx.size() * cut.tiles),
-                      cut.threads, 0, a.idx.as<int32_t>(), a.start.as<int32_t>(), a.length.as<int32_t>(), a.order.as<int32_t>(), dy, onto, dx,
-                      columns, cut.tiles);
+          stream.launch("gather_rows_backward_rest", gather_rows_backward_rest<X, N>,
+                        grid_of(stream, "gather_rows_backward", a.dx.rows() * cut.tiles), cut.threads, 0, a.length.as<int32_t>(),
+                        onto, dx, columns, cut.tiles);
+        stream.launch("gather_rows_backward", gather_rows_backward_lists<D, X, N>,
+                      grid_of(stream, "gather_rows_backward", a.idx.size() * cut.tiles), cut.threads, 0, a.idx.as<int32_t>(),
+                      a.start.as<int32_t>(), a.length.as<int32_t>(), a.order.as<int32_t>(), dy, onto, dx, columns, cut.tiles);
       });
     });
   });

@@ -2,8 +2,8 @@
 // Entries that are no row are listed nowhere; the rest of order is -1.
 // source: lib/ops/gather_rows.ts.
 // method: pairs (row, position), as one 64-bit number all different, so that sorting them is stable and has one answer. 1. Each tile of
-// kTile pairs is sorted in shared memory (bitonic). 2. A pair's place in the whole is its place in its tile and, for each other tile,
-// the number of pairs there that are smaller: a binary search. 3. The list of row r begins where the sorted rows reach r.
+// kTile pairs is sorted in shared memory (bitonic). 2. A pair's place in the whole is the number of smaller pairs, over all tiles: a
+// binary search in each. 3. The list of row r begins where the sorted rows reach r.
 // budget: launch 1: 16 KB of shared memory, 66 rounds; launch 2: 12 M (M / kTile) reads from the level-2 cache; launch 3: 2 R log2 M.
 // Scratch: 12 bytes a pair.
 // limits: M < 2^31. Beyond a million, launch 2 would deserve a merge.
@@ -31,8 +31,18 @@ template <class T> __device__ int64_t below(const T* list, int64_t count, T x) {
   return low;
 }
 
+// The same for a sorted tile, in steps that all tiles share, so that several searches run beside one another.
+__device__ inline int below_in_tile(const uint64_t* tile, uint64_t x) {
+  int low = 0;
+#pragma unroll
+  for (int step = kTile / 2; step > 0; step /= 2)
+    if (tile[low + step - 1] < x) low += step;
+  return low + (tile[low] < x);
+}
+
 // Entries that are no row sort behind all rows, as row `rows`.
-__global__ void __launch_bounds__(kTile / 2) sort_tiles(const int32_t* idx, int64_t count, int64_t rows, uint64_t* pairs) {
+__global__ void __launch_bounds__(kTile / 2)
+    index_transpose_tiles(const int32_t* idx, int64_t count, int64_t rows, uint64_t* pairs) {
   ATTUNE_SHARED(uint64_t, tile, kTile);
   const int64_t first = int64_t{blockIdx.x} * kTile;
   for (int i = threadIdx.x; i < kTile; i += kTile / 2) {
@@ -55,20 +65,20 @@ __global__ void __launch_bounds__(kTile / 2) sort_tiles(const int32_t* idx, int6
   for (int i = threadIdx.x; i < kTile; i += kTile / 2) pairs[first + i] = tile[i];
 }
 
-__global__ void __launch_bounds__(kThreads) place_pairs(const uint64_t* pairs, int64_t tiles, int32_t rows, int32_t* sorted, int32_t* order) {
-  const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x, own = i / kTile;
-  const uint64_t pair = pairs[i];
+__global__ void __launch_bounds__(kThreads)
+    index_transpose_places(const uint64_t* pairs, int64_t tiles, int32_t rows, int32_t* sorted, int32_t* order) {
+  const uint64_t pair = pairs[int64_t{blockIdx.x} * kThreads + threadIdx.x];
   if (pair == kNothing) return;
-  int64_t place = i % kTile;
+  int64_t place = 0;
 #pragma unroll 4
-  for (int64_t tile = 0; tile < tiles; ++tile)
-    if (tile != own) place += below(pairs + tile * kTile, kTile, pair);
+  for (int64_t tile = 0; tile < tiles; ++tile) place += below_in_tile(pairs + tile * kTile, pair);
   const int32_t row = static_cast<int32_t>(pair >> 32), position = static_cast<int32_t>(pair);
   sorted[place] = row;
   order[place] = row < rows ? position : -1;
 }
 
-__global__ void __launch_bounds__(kThreads) find_lists(const int32_t* sorted, int64_t count, int32_t* start, int32_t* length, int64_t rows) {
+__global__ void __launch_bounds__(kThreads)
+    index_transpose_lists(const int32_t* sorted, int64_t count, int32_t* start, int32_t* length, int64_t rows) {
   const int64_t row = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (row >= rows) return;
   const int64_t first = below(sorted, count, static_cast<int32_t>(row));
@@ -87,12 +97,12 @@ void index_transpose(const IndexTranspose& a, Stream& stream) {
   const int64_t count = a.idx.size(), rows = a.start.size(), tiles = tiles_of(a);
   uint64_t* pairs = stream.scratch<uint64_t>();
   int32_t* sorted = reinterpret_cast<int32_t*>(pairs + tiles * kTile);
-  stream.launch("index_transpose_sort", sort_tiles, grid_of(stream, "index_transpose", tiles), kTile / 2, 0, a.idx.as<int32_t>(), count, rows,
-                pairs);
-  stream.launch("index_transpose_place", place_pairs, grid_of(stream, "index_transpose", tiles * (kTile / kThreads)), kThreads, 0, pairs, tiles,
-                static_cast<int32_t>(rows), sorted, a.order.as<int32_t>());
-  stream.launch("index_transpose_lists", find_lists, grid_of(stream, "index_transpose", ceil_div(rows, kThreads)), kThreads, 0, sorted, count,
-                a.start.as<int32_t>(), a.length.as<int32_t>(), rows);
+  stream.launch("index_transpose_sort", index_transpose_tiles, grid_of(stream, "index_transpose", tiles), kTile / 2, 0,
+                a.idx.as<int32_t>(), count, rows, pairs);
+  stream.launch("index_transpose_place", index_transpose_places, grid_of(stream, "index_transpose", tiles * (kTile / kThreads)),
+                kThreads, 0, pairs, tiles, static_cast<int32_t>(rows), sorted, a.order.as<int32_t>());
+  stream.launch("index_transpose_lists", index_transpose_lists, grid_of(stream, "index_transpose", ceil_div(rows, kThreads)),
+                kThreads, 0, sorted, count, a.start.as<int32_t>(), a.length.as<int32_t>(), rows);
 }
 
 }  // namespace attune::cuda

@@ -70,8 +70,8 @@ struct RowOutputs {
   float *logp, *lse, *entropy, *hit, *mean;  // any may be null
 };
 
-template <class T, int N>
-__global__ void __launch_bounds__(kThreads) forward(const T* logits, const int32_t* targets, RowOutputs out, int64_t columns) {
+template <class T, int N> __global__ void __launch_bounds__(kThreads)
+    log_softmax_gather_rows(const T* logits, const int32_t* targets, RowOutputs out, int64_t columns) {
   ATTUNE_SHARED(Part, parts, kWarps);
   const int64_t row = blockIdx.x;
   const T* z = logits + row * columns;
@@ -106,9 +106,9 @@ __global__ void __launch_bounds__(kThreads) forward(const T* logits, const int32
   if (out.mean) out.mean[row] = scored ? total.plain / static_cast<float>(columns) : 0.0f;
 }
 
-template <class T, class D, int N>
-__global__ void __launch_bounds__(kBackwardThreads) backward(const T* logits, const int32_t* targets, const float* lse, const float* dlogp,
-                                                             D* dlogits, int64_t columns, unsigned tiles) {
+template <class T, class D, int N> __global__ void __launch_bounds__(kBackwardThreads)
+    log_softmax_gather_backward_tiles(const T* logits, const int32_t* targets, const float* lse, const float* dlogp, D* dlogits,
+                                      int64_t columns, unsigned tiles) {
   const int64_t row = blockIdx.x / tiles;
   const int64_t first = (int64_t{blockIdx.x % tiles} * kSteps * blockDim.x + threadIdx.x) * N;
   const int64_t stride = int64_t{blockDim.x} * N;
@@ -142,8 +142,8 @@ void log_softmax_gather(const LogSoftmaxGather& a, Stream& stream) {
   const RowOutputs out{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>(), a.mean.as<float>()};
   typed(a.logits, [&]<class T>(T* logits) {
     by_width(columns, [&]<int N>(Access<N>) {
-      stream.launch("log_softmax_gather", forward<T, N>, grid_of(stream, "log_softmax_gather", rows), threads_for(ceil_div(columns, N), kThreads),
-                    0, logits, a.targets.as<int32_t>(), out, columns);
+      stream.launch("log_softmax_gather", log_softmax_gather_rows<T, N>, grid_of(stream, "log_softmax_gather", rows),
+                    threads_for(ceil_div(columns, N), kThreads), 0, logits, a.targets.as<int32_t>(), out, columns);
     });
   });
 }
@@ -154,8 +154,9 @@ void log_softmax_gather_backward(const LogSoftmaxGatherBackward& a, Stream& stre
     typed(a.dlogits, [&]<class D>(D* dlogits) {
       by_width(columns, [&]<int N>(Access<N>) {
         const RowTiles cut(ceil_div(columns, N), kSteps, kBackwardThreads);
-        stream.launch("log_softmax_gather_backward", backward<T, D, N>, grid_of(stream, "log_softmax_gather_backward", rows * cut.tiles),
-                      cut.threads, 0, logits, a.targets.as<int32_t>(), a.lse.as<float>(), a.dlogp.as<float>(), dlogits, columns, cut.tiles);
+        stream.launch("log_softmax_gather_backward", log_softmax_gather_backward_tiles<T, D, N>,
+                      grid_of(stream, "log_softmax_gather_backward", rows * cut.tiles), cut.threads, 0, logits,
+                      a.targets.as<int32_t>(), a.lse.as<float>(), a.dlogp.as<float>(), dlogits, columns, cut.tiles);
       });
     });
   });

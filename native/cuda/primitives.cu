@@ -213,10 +213,12 @@ void fill(const Fill& a, Stream& stream) {
   const int64_t n = a.y.size();
   if (a.y.dtype == DType::i32) {
     const double whole = a.value == a.value ? std::clamp(a.value, double{INT32_MIN}, double{INT32_MAX}) : 0.0;
-    return stream.launch("fill", fill_integers, blocks_for(stream, "fill", n), kThreads, 0, static_cast<int32_t>(whole), a.y.as<int32_t>(), n);
+    return stream.launch("fill", fill_integers, blocks_for(stream, "fill", n), kThreads, 0, static_cast<int32_t>(whole),
+                         a.y.as<int32_t>(), n);
   }
   typed(a.y, [&]<class Y>(Y* y) {
-    stream.launch("fill", fill_wide<Y>, blocks_for(stream, "fill", ceil_div(n, kWide)), kThreads, 0, static_cast<float>(a.value), y, n);
+    stream.launch("fill", fill_wide<Y>, blocks_for(stream, "fill", ceil_div(n, kWide)), kThreads, 0, static_cast<float>(a.value), y,
+                  n);
   });
 }
 
@@ -240,8 +242,8 @@ void reduce_sum(const ReduceSum& a, Stream& stream) {
     inner.shape[i] = Walk(a.x).shape[i];
     outer.shape[i] = 1;
   }
-  stream.launch("reduce_sum", sum_axes, grid_of(stream, "reduce_sum", outer.size()), threads_for(inner.size(), kThreads), 0, a.x, a.y, outer,
-                inner, inner.size());
+  stream.launch("reduce_sum", sum_axes, grid_of(stream, "reduce_sum", outer.size()), threads_for(inner.size(), kThreads), 0, a.x,
+                a.y, outer, inner, inner.size());
 }
 
 }  // namespace attune::cuda

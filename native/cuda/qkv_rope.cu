@@ -53,7 +53,8 @@ template <int N, int K, class T> __device__ inline Halves<T, N, K> load_head(con
   return h;
 }
 
-template <int N, int K, class T> __device__ inline void store_head(const Shape& s, T* head, const float (&a)[K][N], const float (&b)[K][N]) {
+template <int N, int K, class T>
+__device__ inline void store_head(const Shape& s, T* head, const float (&a)[K][N], const float (&b)[K][N]) {
 #pragma unroll
   for (int k = 0; k < K; ++k) {
     const int d = place_of<N>(s, k);
@@ -105,8 +106,7 @@ template <int N, int K> struct Angles {
   }
 };
 
-template <class T, int N, int K>
-__device__ inline void widen_head(const Halves<T, N, K>& h, float (&a)[K][N], float (&b)[K][N]) {
+template <class T, int N, int K> __device__ inline void widen_head(const Halves<T, N, K>& h, float (&a)[K][N], float (&b)[K][N]) {
 #pragma unroll
   for (int k = 0; k < K; ++k)
 #pragma unroll
@@ -141,9 +141,9 @@ template <class W> struct Norms {
   const W *q, *k;  // null: no norm
 };
 
-template <class T, class W, bool kNorm, int N, int K>
-__global__ void __launch_bounds__(kThreads) forward(Shape s, const T* qkv, const float* cosines, const float* sines, Norms<W> norms, float eps,
-                                                    Split<T> out, float* rstd) {
+template <class T, class W, bool kNorm, int N, int K> __global__ void __launch_bounds__(kThreads)
+    qkv_rope_rows(Shape s, const T* qkv, const float* cosines, const float* sines, Norms<W> norms, float eps, Split<T> out,
+                  float* rstd) {
   const int64_t row = blockIdx.x;
   const int groups = blockDim.x / s.lanes, group = threadIdx.x / s.lanes;
   const Angles<N, K> angles(s, cosines, sines, row);
@@ -181,9 +181,8 @@ __global__ void __launch_bounds__(kThreads) forward(Shape s, const T* qkv, const
   }
 }
 
-template <class T, int N, int K>
-__global__ void __launch_bounds__(kThreads)
-    backward(Shape s, Split<const T> dy, const float* cosines, const float* sines, T* dqkv) {
+template <class T, int N, int K> __global__ void __launch_bounds__(kThreads)
+    qkv_rope_backward_rows(Shape s, Split<const T> dy, const float* cosines, const float* sines, T* dqkv) {
   const int64_t row = blockIdx.x;
   const int groups = blockDim.x / s.lanes, group = threadIdx.x / s.lanes;
   const Angles<N, K> angles(s, cosines, sines, row);
@@ -234,10 +233,9 @@ template <int N, int K> struct NormSum {
 };
 
 // parts: (gridDim, D) for q_norm, then as many for k_norm; null: no gradient of the norms is wanted. dqkv may be null.
-template <class T, class W, int N, int K>
-__global__ void __launch_bounds__(kThreads)
-    backward_norms(Shape s, Split<const T> dy, const T* qkv, const float* rstd, const float* cosines, const float* sines, Norms<W> norms, T* dqkv,
-                   float* parts) {
+template <class T, class W, int N, int K> __global__ void __launch_bounds__(kThreads)
+    qkv_rope_backward_norms(Shape s, Split<const T> dy, const T* qkv, const float* rstd, const float* cosines, const float* sines,
+                            Norms<W> norms, T* dqkv, float* parts) {
   ATTUNE_DYNAMIC_SHARED(bytes);
   const int groups = blockDim.x / s.lanes, group = threadIdx.x / s.lanes;
   NormSum<N, K> dq_norm, dk_norm;
@@ -326,10 +324,11 @@ void qkv_rope(const QkvRope& a, Stream& stream) {
     by_half(stream, name, s, [&]<int N, int K>() {
       const unsigned threads = threads_of(s, kHeads);
       if (!a.q_norm)
-        return stream.launch(name, forward<T, float, false, N, K>, grid, threads, 0, s, qkv, cosines, sines, Norms<float>{}, eps, out, nullptr);
+        return stream.launch(name, qkv_rope_rows<T, float, false, N, K>, grid, threads, 0, s, qkv, cosines, sines, Norms<float>{},
+                             eps, out, nullptr);
       typed(a.q_norm, [&]<class W>(W* q_norm) {
-        stream.launch(name, forward<T, W, true, N, K>, grid, threads, 0, s, qkv, cosines, sines, Norms<W>{q_norm, a.k_norm.as<W>()}, eps, out,
-                      a.rstd.as<float>());
+        stream.launch(name, qkv_rope_rows<T, W, true, N, K>, grid, threads, 0, s, qkv, cosines, sines,
+                      Norms<W>{q_norm, a.k_norm.as<W>()}, eps, out, a.rstd.as<float>());
       });
     });
   });
@@ -345,13 +344,14 @@ void qkv_rope_backward(const QkvRopeBackward& a, Stream& stream) {
     const Split<const T> dy{dq, a.dk.as<T>(), a.dv.as<T>()};
     by_half(stream, name, s, [&]<int N, int K>() {
       if (!a.q_norm)
-        return stream.launch(name, backward<T, N, K>, grid_of(stream, name, s.rows), threads_of(s, kHeads), 0, s, dy, cosines, sines,
-                             a.dqkv.as<T>());
+        return stream.launch(name, qkv_rope_backward_rows<T, N, K>, grid_of(stream, name, s.rows), threads_of(s, kHeads), 0, s, dy,
+                             cosines, sines, a.dqkv.as<T>());
       const unsigned threads = threads_of(s, 1);
       const size_t shared = sizeof(float) * (threads / s.lanes) * s.size;
       typed(a.q_norm, [&]<class W>(W* q_norm) {
-        stream.launch(name, backward_norms<T, W, N, K>, grid_of(stream, name, parts ? parts : s.rows), threads, shared, s, dy, a.qkv.as<T>(),
-                      a.rstd.as<float>(), cosines, sines, Norms<W>{q_norm, a.k_norm.as<W>()}, a.dqkv.as<T>(), sums);
+        stream.launch(name, qkv_rope_backward_norms<T, W, N, K>, grid_of(stream, name, parts ? parts : s.rows), threads, shared, s,
+                      dy, a.qkv.as<T>(), a.rstd.as<float>(), cosines, sines, Norms<W>{q_norm, a.k_norm.as<W>()}, a.dqkv.as<T>(),
+                      sums);
       });
     });
   });

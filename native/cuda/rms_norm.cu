@@ -22,8 +22,8 @@ constexpr int kLongThreads = 512;
 int64_t rows_of(const Tensor& x) { return x.last() ? x.size() / x.last() : 0; }
 int64_t parts_of(const RmsNormBackward& a) { return std::min(rows_of(a.x), parts_for(a.x.last())); }
 
-template <class T, class W, int N, int K, int kThreads>
-__global__ void __launch_bounds__(kThreads) forward(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
+template <class T, class W, int N, int K, int kThreads> __global__ void __launch_bounds__(kThreads)
+    rms_norm_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   const auto xs = load_row<N, K>(x + row * columns, columns);
@@ -48,9 +48,9 @@ __global__ void __launch_bounds__(kThreads) forward(const T* x, const W* w, T* y
 }
 
 // dx may lie over dy or onto: a thread has read its elements of a row before it writes them. partials (gridDim, C), or null.
-template <class T, class W, int N, int K, int kThreads>
-__global__ void __launch_bounds__(kThreads) backward(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx,
-                                                     float* partials, int64_t rows, int64_t columns) {
+template <class T, class W, int N, int K, int kThreads> __global__ void __launch_bounds__(kThreads)
+    rms_norm_backward_rows(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, float* partials,
+                           int64_t rows, int64_t columns) {
   ATTUNE_SHARED(float, sums, 2 * kWarps);
   const auto ws = load_row<N, K>(w, columns);
   float dw[K][N] = {};
@@ -99,8 +99,8 @@ __global__ void __launch_bounds__(kThreads) backward(const T* x, const W* w, con
 }
 
 // The same for rows that no block's registers hold: each is read twice, and dw in a launch of its own.
-template <class T, class W, int N>
-__global__ void __launch_bounds__(kLongThreads) forward_long(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
+template <class T, class W, int N> __global__ void __launch_bounds__(kLongThreads)
+    rms_norm_long_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   x += row * columns;
@@ -123,9 +123,8 @@ __global__ void __launch_bounds__(kLongThreads) forward_long(const T* x, const W
   }
 }
 
-template <class T, class W, int N>
-__global__ void __launch_bounds__(kLongThreads)
-    backward_long(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, int64_t columns) {
+template <class T, class W, int N> __global__ void __launch_bounds__(kLongThreads)
+    rms_norm_backward_long_rows(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, int64_t columns) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   const float r = rstd[row];
@@ -153,9 +152,8 @@ __global__ void __launch_bounds__(kLongThreads)
 }
 
 // partials (gridDim.y, C): a block adds every gridDim.y-th row of its columns. Runs before dx is written, which may lie over dy.
-template <class T, int N>
-__global__ void __launch_bounds__(kLongThreads)
-    dw_long(const T* x, const float* rstd, const T* dy, float* partials, int64_t rows, int64_t columns) {
+template <class T, int N> __global__ void __launch_bounds__(kLongThreads)
+    rms_norm_dw_long_rows(const T* x, const float* rstd, const T* dy, float* partials, int64_t rows, int64_t columns) {
   const int64_t c = (int64_t{blockIdx.x} * kLongThreads + threadIdx.x) * N;
   if (c >= columns) return;
   float sum[N] = {};
@@ -175,11 +173,12 @@ template <class T, class W> void run(const RmsNorm& a, Stream& stream, const T* 
   float* rstd = a.rstd.as<float>();
   const float eps = static_cast<float>(a.eps);
   if (by_row(columns, [&]<int N, int K, int kThreads>() {
-        stream.launch("rms_norm", forward<T, W, N, K, kThreads>, grid, row_threads<N, K>(columns), 0, x, w, y, rstd, columns, eps);
+        stream.launch("rms_norm", rms_norm_rows<T, W, N, K, kThreads>, grid, row_threads<N, K>(columns), 0, x, w, y, rstd, columns,
+                      eps);
       }))
     return;
   by_width(columns, [&]<int N>(Access<N>) {
-    stream.launch("rms_norm", forward_long<T, W, N>, grid, kLongThreads, 0, x, w, y, rstd, columns, eps);
+    stream.launch("rms_norm", rms_norm_long_rows<T, W, N>, grid, kLongThreads, 0, x, w, y, rstd, columns, eps);
   });
 }
 
@@ -191,15 +190,16 @@ template <class T, class W> void run(const RmsNormBackward& a, Stream& stream, c
   T* dx = a.dx.as<T>();
   float* partials = a.dw ? stream.scratch<float>() : nullptr;
   if (by_row(columns, [&]<int N, int K, int kThreads>() {
-        stream.launch(name, backward<T, W, N, K, kThreads>, grid_of(stream, name, parts), row_threads<N, K>(columns), 0, x, w, rstd, dy, onto,
-                      dx, partials, rows, columns);
+        stream.launch(name, rms_norm_backward_rows<T, W, N, K, kThreads>, grid_of(stream, name, parts), row_threads<N, K>(columns),
+                      0, x, w, rstd, dy, onto, dx, partials, rows, columns);
       }))
     return;
   by_width(columns, [&]<int N>(Access<N>) {
     const dim3 tiles(static_cast<unsigned>(ceil_div(columns, kLongThreads * N)), static_cast<unsigned>(parts));
-    if (partials) stream.launch(name, dw_long<T, N>, tiles, kLongThreads, 0, x, rstd, dy, partials, rows, columns);
+    if (partials) stream.launch(name, rms_norm_dw_long_rows<T, N>, tiles, kLongThreads, 0, x, rstd, dy, partials, rows, columns);
     if (dx)
-      stream.launch(name, backward_long<T, W, N>, grid_of(stream, name, rows), kLongThreads, 0, x, w, rstd, dy, onto, dx, columns);
+      stream.launch(name, rms_norm_backward_long_rows<T, W, N>, grid_of(stream, name, rows), kLongThreads, 0, x, w, rstd, dy, onto,
+                    dx, columns);
   });
 }
 

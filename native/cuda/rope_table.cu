@@ -17,8 +17,8 @@ struct Frequencies {
 
 // Columns [first, first + count) of tables that are `half` wide.
 __global__ void __launch_bounds__(kThreads)
-    angles(const int32_t* pos, const __grid_constant__ Frequencies freq, float* cosines, float* sines, int64_t rows, int64_t half,
-           int64_t first, int64_t count) {
+    rope_angles(const int32_t* pos, const __grid_constant__ Frequencies freq, float* cosines, float* sines, int64_t rows,
+                int64_t half, int64_t first, int64_t count) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x, row = i / count, column = i % count;
   if (row >= rows) return;
   double sine, cosine;
@@ -36,8 +36,8 @@ void rope_table(const RopeTable& a, Stream& stream) {
     const int64_t count = std::min(kColumns, half - first);
     Frequencies freq = {};
     std::copy_n(a.freq.data + first, count, freq.of);
-    stream.launch("rope_table", angles, grid_of(stream, "rope_table", ceil_div(rows * count, kThreads)), kThreads, 0, a.pos.as<int32_t>(), freq,
-                  a.cos.as<float>(), a.sin.as<float>(), rows, half, first, count);
+    stream.launch("rope_table", rope_angles, grid_of(stream, "rope_table", ceil_div(rows * count, kThreads)), kThreads, 0,
+                  a.pos.as<int32_t>(), freq, a.cos.as<float>(), a.sin.as<float>(), rows, half, first, count);
   }
 }
 

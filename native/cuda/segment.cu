@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__global__ void __launch_bounds__(kThreads) add_segment(const float* x, const int32_t* seg, int64_t count, float* y) {
+__global__ void __launch_bounds__(kThreads) segment_sums(const float* x, const int32_t* seg, int64_t count, float* y) {
   ATTUNE_SHARED(double, warps, kWarps);
   double sum = 0;
 #pragma unroll 4
@@ -21,7 +21,8 @@ __global__ void __launch_bounds__(kThreads) add_segment(const float* x, const in
   if (threadIdx.x == 0) y[blockIdx.x] = static_cast<float>(sum);
 }
 
-__global__ void __launch_bounds__(kThreads) gather(const float* x, int64_t segments, const int32_t* seg, int64_t count, float* y) {
+__global__ void __launch_bounds__(kThreads)
+    segment_values(const float* x, int64_t segments, const int32_t* seg, int64_t count, float* y) {
   const int64_t i = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= count) return;
   y[i] = seg[i] >= 0 && seg[i] < segments ? x[seg[i]] : 0.0f;
@@ -31,14 +32,14 @@ __global__ void __launch_bounds__(kThreads) gather(const float* x, int64_t segme
 
 void segment_sum(const SegmentSum& a, Stream& stream) {
   const int64_t count = std::min(a.x.size(), a.seg.size());
-  stream.launch("segment_sum", add_segment, grid_of(stream, "segment_sum", a.y.size()), kThreads, 0, a.x.as<float>(), a.seg.as<int32_t>(),
-                count, a.y.as<float>());
+  stream.launch("segment_sum", segment_sums, grid_of(stream, "segment_sum", a.y.size()), kThreads, 0, a.x.as<float>(),
+                a.seg.as<int32_t>(), count, a.y.as<float>());
 }
 
 void segment_gather(const SegmentGather& a, Stream& stream) {
   const int64_t count = a.seg.size();
-  stream.launch("segment_gather", gather, grid_of(stream, "segment_gather", ceil_div(count, kThreads)), kThreads, 0, a.x.as<float>(),
-                a.x.size(), a.seg.as<int32_t>(), count, a.y.as<float>());
+  stream.launch("segment_gather", segment_values, grid_of(stream, "segment_gather", ceil_div(count, kThreads)), kThreads, 0,
+                a.x.as<float>(), a.x.size(), a.seg.as<int32_t>(), count, a.y.as<float>());
 }
 
 }  // namespace attune::cuda

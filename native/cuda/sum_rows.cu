@@ -20,9 +20,8 @@ int64_t rows_of_part(int64_t rows) { return std::max(kRows, ceil_div(rows, kPart
 bool in_parts(const SumRows& a) { return rows_of(a) > 4 * kRows; }
 
 // A block takes one part and a tile of its columns. parts (gridDim / tiles, C).
-template <class X, int N>
-__global__ void __launch_bounds__(kThreads)
-    add_parts(const X* x, float* parts, int64_t rows, int64_t columns, int64_t rows_of_part, unsigned tiles) {
+template <class X, int N> __global__ void __launch_bounds__(kThreads)
+    sum_rows_parts(const X* x, float* parts, int64_t rows, int64_t columns, int64_t rows_of_part, unsigned tiles) {
   const int64_t part = blockIdx.x / tiles, first = part * rows_of_part;
   const int64_t last = first + rows_of_part < rows ? first + rows_of_part : rows;
   const int64_t c = (int64_t{blockIdx.x % tiles} * blockDim.x + threadIdx.x) * N;
@@ -51,8 +50,8 @@ void sum_rows(const SumRows& a, Stream& stream) {
     const int64_t height = rows_of_part(rows), parts = ceil_div(rows, height);
     by_width(columns, [&]<int N>(Access<N>) {
       const RowTiles cut(ceil_div(columns, N), 1, kThreads);
-      stream.launch("sum_rows", add_parts<X, N>, grid_of(stream, "sum_rows", parts * cut.tiles), cut.threads, 0, x, stream.scratch<float>(),
-                    rows, columns, height, cut.tiles);
+      stream.launch("sum_rows", sum_rows_parts<X, N>, grid_of(stream, "sum_rows", parts * cut.tiles), cut.threads, 0, x,
+                    stream.scratch<float>(), rows, columns, height, cut.tiles);
     });
     add_columns(stream, "sum_rows_parts", stream.scratch<float>(), parts, a.onto, a.y);
   });

@@ -18,7 +18,7 @@ constexpr int kThreads = 256, kTotalThreads = 1024;
 
 int64_t pieces(const SumSquares& a) { return ceil_div(a.x.size(), kPiece); }
 
-template <class T> __global__ void __launch_bounds__(kThreads) add_pieces(const T* x, int64_t n, double* sums) {
+template <class T> __global__ void __launch_bounds__(kThreads) sum_squares_pieces(const T* x, int64_t n, double* sums) {
   ATTUNE_SHARED(double, warps, kWarps);
   const int64_t first = blockIdx.x * kPiece;
   const int64_t count = n - first < kPiece ? n - first : kPiece, whole = count / kWide * kWide;
@@ -39,7 +39,7 @@ template <class T> __global__ void __launch_bounds__(kThreads) add_pieces(const 
 }
 
 // y may lie over onto.
-__global__ void __launch_bounds__(kTotalThreads) add_sums(const double* sums, int64_t count, const float* onto, float* y) {
+__global__ void __launch_bounds__(kTotalThreads) sum_squares_total(const double* sums, int64_t count, const float* onto, float* y) {
   ATTUNE_SHARED(double, warps, kWarps);
   double sum = 0;
 #pragma unroll 4
@@ -55,10 +55,11 @@ int64_t sum_squares_scratch(const SumSquares& a) { return pieces(a) * static_cas
 void sum_squares(const SumSquares& a, Stream& stream) {
   double* sums = stream.scratch<double>();
   typed(a.x, [&]<class T>(T* x) {
-    stream.launch("sum_squares", add_pieces<T>, grid_of(stream, "sum_squares", pieces(a)), kThreads, 0, x, a.x.size(), sums);
+    stream.launch("sum_squares", sum_squares_pieces<T>, grid_of(stream, "sum_squares", pieces(a)), kThreads, 0, x, a.x.size(),
+                  sums);
   });
-  stream.launch("sum_squares_total", add_sums, 1, threads_for(pieces(a), kTotalThreads), 0, sums, pieces(a), a.onto.as<float>(),
-                a.y.as<float>());
+  stream.launch("sum_squares_total", sum_squares_total, 1, threads_for(pieces(a), kTotalThreads), 0, sums, pieces(a),
+                a.onto.as<float>(), a.y.as<float>());
 }
 
 }  // namespace attune::cuda

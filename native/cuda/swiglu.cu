@@ -17,7 +17,8 @@ constexpr int kThreads = 256;
 
 __device__ inline float sigmoid(float x) { return __fdividef(1.0f, 1.0f + expf(-x)); }
 
-template <class T, int N> __global__ void __launch_bounds__(kThreads) forward(const T* x, T* y, int64_t columns, unsigned tiles) {
+template <class T, int N> __global__ void __launch_bounds__(kThreads)
+    swiglu_rows(const T* x, T* y, int64_t columns, unsigned tiles) {
   const int64_t row = blockIdx.x / tiles;
   const int64_t first = (int64_t{blockIdx.x % tiles} * kSteps * blockDim.x + threadIdx.x) * N;
   const int64_t stride = int64_t{blockDim.x} * N;
@@ -43,8 +44,8 @@ template <class T, int N> __global__ void __launch_bounds__(kThreads) forward(co
 }
 
 // dx may lie over x: a thread reads its elements before it writes them.
-template <class T, int N>
-__global__ void __launch_bounds__(kThreads) backward(const T* x, const T* dy, T* dx, int64_t columns, unsigned tiles) {
+template <class T, int N> __global__ void __launch_bounds__(kThreads)
+    swiglu_backward_rows(const T* x, const T* dy, T* dx, int64_t columns, unsigned tiles) {
   const int64_t row = blockIdx.x / tiles;
   const int64_t first = (int64_t{blockIdx.x % tiles} * kSteps * blockDim.x + threadIdx.x) * N;
   const int64_t stride = int64_t{blockDim.x} * N;
@@ -84,7 +85,8 @@ void swiglu(const Swiglu& a, Stream& stream) {
   typed(a.x, [&]<class T>(T* x) {
     by_width(columns, [&]<int N>(Access<N>) {
       const RowTiles cut(ceil_div(columns, N), kSteps, kThreads);
-      stream.launch("swiglu", forward<T, N>, grid_of(stream, "swiglu", rows * cut.tiles), cut.threads, 0, x, a.y.as<T>(), columns, cut.tiles);
+      stream.launch("swiglu", swiglu_rows<T, N>, grid_of(stream, "swiglu", rows * cut.tiles), cut.threads, 0, x, a.y.as<T>(),
+                    columns, cut.tiles);
     });
   });
 }
@@ -94,8 +96,8 @@ void swiglu_backward(const SwigluBackward& a, Stream& stream) {
   typed(a.x, [&]<class T>(T* x) {
     by_width(columns, [&]<int N>(Access<N>) {
       const RowTiles cut(ceil_div(columns, N), kSteps, kThreads);
-      stream.launch("swiglu_backward", backward<T, N>, grid_of(stream, "swiglu_backward", rows * cut.tiles), cut.threads, 0, x, a.dy.as<T>(),
-                    a.dx.as<T>(), columns, cut.tiles);
+      stream.launch("swiglu_backward", swiglu_backward_rows<T, N>, grid_of(stream, "swiglu_backward", rows * cut.tiles),
+                    cut.threads, 0, x, a.dy.as<T>(), a.dx.as<T>(), columns, cut.tiles);
     });
   });
 }

@@ -9,10 +9,12 @@
 
 namespace attune::cuda {
 
-template <class X, class Y>
-__global__ void __launch_bounds__(kWarps* kWarp) column_sums(const X* x, int64_t rows, int64_t columns, const Y* onto, Y* y) {
+constexpr int kColumnThreads = kWarps * kWarp;
+
+template <class X, class Y> __global__ void __launch_bounds__(kColumnThreads)
+    column_sums(const X* x, int64_t rows, int64_t columns, const Y* onto, Y* y) {
   constexpr int kAhead = 8;
-  ATTUNE_SHARED(float, sums, kWarps * kWarp);
+  ATTUNE_SHARED(float, sums, kColumnThreads);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t column = int64_t{blockIdx.x} * kWarp + lane;
   float sum = 0;
@@ -29,10 +31,12 @@ __global__ void __launch_bounds__(kWarps* kWarp) column_sums(const X* x, int64_t
 }
 
 // `onto` is empty or of y's dtype.
-template <class X> void add_columns(Stream& stream, const char* name, const X* x, int64_t rows, const Tensor& onto, const Tensor& y) {
+template <class X>
+void add_columns(Stream& stream, const char* name, const X* x, int64_t rows, const Tensor& onto, const Tensor& y) {
   const int64_t columns = y.size();
   typed(y, [&]<class Y>(Y* to) {
-    stream.launch(name, column_sums<X, Y>, grid_of(stream, name, ceil_div(columns, kWarp)), kWarps * kWarp, 0, x, rows, columns, onto.as<Y>(), to);
+    stream.launch(name, column_sums<X, Y>, grid_of(stream, name, ceil_div(columns, kWarp)), kColumnThreads, 0, x, rows, columns,
+                  onto.as<Y>(), to);
   });
 }
 

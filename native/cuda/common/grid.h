@@ -16,7 +16,8 @@ inline unsigned threads_for(int64_t work, int64_t most) {
 // A grid of `blocks` along x, or none and a failure where CUDA takes no such grid.
 inline dim3 grid_of(Stream& stream, const char* name, int64_t blocks) {
   if (blocks > INT32_MAX) {
-    stream.fail(std::string(name) + ": the tensors must be smaller: " + std::to_string(blocks) + " blocks are more than a launch may have");
+    stream.fail(std::string(name) + ": the tensors must be smaller: " + std::to_string(blocks) +
+                " blocks are more than a launch may have");
     return dim3(0);
   }
   return dim3(static_cast<unsigned>(blocks));
