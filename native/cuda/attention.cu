@@ -8,7 +8,7 @@ int64_t attention_scratch(const Attention& a) { return AttentionPlan(a, nullptr)
 void attention(const Attention& a, Stream& stream) {
   const AttentionPlan plan(a, stream.scratch<uint8_t>());
   if (!takes_head_size("attention", plan, stream)) return;
-  fill_mask(plan, a.end, a.pos, stream);
+  fill_mask(plan, a.end, a.pos, {plan.by_query}, stream);
   if (takes_wgmma(plan, a.q.dtype, stream)) return attention_wgmma(a, plan, stream);
   if (takes_mma(plan, a.q.dtype, stream)) return attention_mma(a, plan, stream);
   attention_plain(a, plan, stream);

@@ -4,6 +4,8 @@
 //   mma     attention_mma.cu, attention_backward_mma.cu       bf16 tensor cores of sm_80 and later, every head size
 //   wgmma   attention_wgmma.cu, attention_backward_wgmma.cu   bf16, wgmma and TMA of sm_90a, head sizes to 128
 #pragma once
+#include <initializer_list>
+
 #include "common/prelude.h"
 
 namespace attune::cuda {
@@ -79,7 +81,9 @@ struct alignas(8) QueryStats {
 
 // Outer tiles beside inner ones, and which axis is outer.
 struct TileTable {
-  TileWord* words;  // (outer tiles, words of a row)
+  TileWord* words;   // (outer tiles, words of a row)
+  int32_t* visible;  // (outer tiles): how many inner tiles hold a visible pair
+  int32_t* order;    // (outer tiles): those with most of them first
   int32_t outer_rows, inner_rows;
   bool outer_is_query;
 };
@@ -105,10 +109,8 @@ struct AttentionPlan {
   void lay_out(uint8_t* scratch, bool backward);
 };
 
-// attention_mask.cu
-int64_t tile_words(int64_t rows, int32_t inner_rows);  // of one outer tile
-void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, Stream& stream);
-void fill_tiles(const AttentionPlan& plan, const TileTable& table, Stream& stream);
+// Fills the plan's end, pos and bounds, and these of its tables. attention_mask.cu
+void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, std::initializer_list<TileTable> tables, Stream& stream);
 
 // Which kernels run what.
 inline bool takes_head_size(const char* op, const AttentionPlan& plan, Stream& stream) {

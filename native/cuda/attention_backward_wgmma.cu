@@ -272,14 +272,12 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs 
   if (!make_map(&k, a.k, kBlockRows, stream) || !make_map(&v, a.v, kBlockRows, stream)) return;
   if (a.dk || a.dv) {
     if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) || !make_stats_map(&stats, plan, stream)) return;
-    fill_tiles(plan, plan.by_key, stream);
     args.words = plan.by_key.words;
     stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size>, static_cast<unsigned>(tiles * plan.kv_heads), kThreads,
                   KeySide<Size>::kBytes, q, k, v, dy, stats, args);
   }
   if (a.dq) {
     if (!make_map(&q, a.q, kBlockRows, stream) || !make_map(&dy, a.dy, kBlockRows, stream)) return;
-    fill_tiles(plan, plan.by_query, stream);
     args.words = plan.by_query.words;
     stream.launch("attention_dq_wgmma", attention_dq_wgmma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads,
                   QuerySide<Size>::kBytes, q, k, v, dy, args);

@@ -1,11 +1,12 @@
 // The mask of attention summed up: end and pos padded, their bounds by 64 rows, and for each tile of one axis which tiles of the
 // other hold visible pairs. math: native/cuda/attention.h. source: FlashMask (arXiv:2410.01359) keeps intervals by column; here
-// one bound is enough, because documents and trees lie in pre-order. tiling: a warp sums up 64 rows; a warp tests 32 tiles.
-// budget: under 40 registers, no shared memory. limits: fewer than 2^31 rows. measured: not yet.
+// one bound is enough, because documents and trees lie in pre-order. tiling: a warp sums up 64 rows; a warp tests the tiles
+// beside one, 32 at a time; a thread ranks a tile by its work. budget: under 64 registers, no shared memory. limits: fewer than 2^31 rows. measured: not yet.
 #include <algorithm>
 #include <climits>
 
 #include "attention.h"
+#include "common/grid.h"
 #include "common/reduce.h"
 
 namespace attune::cuda {
@@ -13,31 +14,41 @@ namespace {
 
 constexpr int kThreads = 128;
 constexpr int kBlockWarps = kThreads / 32;
+constexpr int kLoneThreads = 1024;
+constexpr int64_t kLoneRows = 4096;  // up to here one block does all: launches would cost more than it takes
 
+// What is to be filled: outputs are the plan's, `mask` reads them.
+struct MaskWork {
+  const int32_t *end, *pos;  // of the op; pos is null without a window
+  int32_t *padded_end, *padded_pos;
+  Bounds* bounds;
+  AttentionMask mask;
+  int32_t blocks;  // of kMaskBlock rows
+  int32_t tables;
+  TileTable table[2];
+};
 
 __device__ int32_t lowest_of_warp(int32_t x) { return __reduce_min_sync(kAllLanes, x); }
 __device__ int32_t highest_of_warp(int32_t x) { return __reduce_max_sync(kAllLanes, x); }
+__device__ int32_t tiles_of(int32_t rows, int32_t tile) { return (rows + tile - 1) / tile; }
 
-__global__ void __launch_bounds__(kThreads)
-    mask_bounds(const int32_t* end, const int32_t* pos, int32_t rows, int32_t padded, int32_t* end_out, int32_t* pos_out,
-                Bounds* bounds) {
+// By a warp: rows [64 block, 64 block + 64), padded and summed up.
+__device__ void sum_up(const MaskWork& w, int32_t block) {
   const int lane = threadIdx.x % 32;
-  const int32_t block = blockIdx.x * kBlockWarps + threadIdx.x / 32;
-  if (block * kMaskBlock >= padded) return;
   Bounds b = {INT_MAX, INT_MIN, INT_MAX, INT_MIN};
   for (int half = 0; half < 2; ++half) {
     const int32_t row = block * kMaskBlock + half * 32 + lane;
-    const bool inside = row < rows;
-    const int32_t e = inside ? end[row] : 0;
-    end_out[row] = e;
-    b.end_low = min(b.end_low, e);
-    b.end_high = max(b.end_high, e);
-    if (pos) {
-      const int32_t p = inside ? pos[row] : 0;
-      pos_out[row] = p;
+    const bool inside = row < w.mask.rows;
+    const int32_t end = inside ? w.end[row] : 0;
+    w.padded_end[row] = end;
+    b.end_low = min(b.end_low, end);
+    b.end_high = max(b.end_high, end);
+    if (w.pos) {
+      const int32_t pos = inside ? w.pos[row] : 0;
+      w.padded_pos[row] = pos;
       if (inside) {
-        b.pos_low = min(b.pos_low, p);
-        b.pos_high = max(b.pos_high, p);
+        b.pos_low = min(b.pos_low, pos);
+        b.pos_high = max(b.pos_high, pos);
       }
     }
   }
@@ -45,15 +56,15 @@ __global__ void __launch_bounds__(kThreads)
   b.end_high = highest_of_warp(b.end_high);
   b.pos_low = lowest_of_warp(b.pos_low);
   b.pos_high = highest_of_warp(b.pos_high);
-  if (lane == 0) bounds[block] = b;
+  if (lane == 0) w.bounds[block] = b;
 }
 
-// Bounds of the tile's rows [first, first + count), clipped to the table.
-__device__ Bounds bounds_of(const Bounds* bounds, int32_t blocks, int32_t first, int32_t count) {
+// Bounds of rows [first, first + count), clipped to the table.
+__device__ Bounds bounds_of(const MaskWork& w, int32_t first, int32_t count) {
   Bounds b = {INT_MAX, INT_MIN, INT_MAX, INT_MIN};
-  const int32_t last = min(blocks, (first + count) / kMaskBlock);
+  const int32_t last = min(w.blocks, (first + count) / kMaskBlock);
   for (int32_t i = first / kMaskBlock; i < last; ++i) {
-    const Bounds x = bounds[i];
+    const Bounds x = w.bounds[i];
     b.end_low = min(b.end_low, x.end_low);
     b.end_high = max(b.end_high, x.end_high);
     b.pos_low = min(b.pos_low, x.pos_low);
@@ -62,37 +73,77 @@ __device__ Bounds bounds_of(const Bounds* bounds, int32_t blocks, int32_t first,
   return b;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    mask_tiles(TileTable table, AttentionMask mask, int32_t blocks, int32_t outer_tiles, int32_t words) {
+// By a warp: the words of one outer tile, a lane to an inner tile, and how many inner tiles hold a visible pair.
+__device__ void fill_row(const MaskWork& w, const TileTable& table, int32_t tile) {
   const int lane = threadIdx.x % 32;
-  const int64_t at = int64_t{blockIdx.x} * kBlockWarps + threadIdx.x / 32;
-  if (at >= int64_t{outer_tiles} * words) return;
-  const int32_t outer = static_cast<int32_t>(at / words) * table.outer_rows;
-  const int64_t inner = (at % words * 32 + lane) * table.inner_rows;
-  bool any = false, all = false;
-  if (inner < mask.rows) {
-    const bool by_query = table.outer_is_query;
-    const int32_t query = by_query ? outer : static_cast<int32_t>(inner);
-    const int32_t key = by_query ? static_cast<int32_t>(inner) : outer;
-    const int32_t query_rows = by_query ? table.outer_rows : table.inner_rows;
-    const int32_t key_rows = by_query ? table.inner_rows : table.outer_rows;
-    const int32_t query_end = min(mask.rows, query + query_rows);
-    const Bounds k = bounds_of(mask.bounds, blocks, key, key_rows);
-    any = key < query_end && k.end_high > query;
-    all = key + key_rows - 1 <= query && k.end_low >= query_end;
-    if (mask.window) {
-      const Bounds q = bounds_of(mask.bounds, blocks, query, query_rows);
-      any = any && q.pos_low - k.pos_high < mask.window;
-      all = all && q.pos_high - k.pos_low < mask.window;
+  const int32_t outer = tile * table.outer_rows, words = tiles_of(tiles_of(w.mask.rows, table.inner_rows), 32);
+  int32_t visible = 0;
+  for (int32_t i = 0; i < words; ++i) {
+    const int64_t inner = (int64_t{i} * 32 + lane) * table.inner_rows;
+    bool any = false, all = false;
+    if (inner < w.mask.rows) {
+      const bool by_query = table.outer_is_query;
+      const int32_t query = by_query ? outer : static_cast<int32_t>(inner), key = by_query ? static_cast<int32_t>(inner) : outer;
+      const int32_t query_rows = by_query ? table.outer_rows : table.inner_rows;
+      const int32_t key_rows = by_query ? table.inner_rows : table.outer_rows;
+      const int32_t query_end = min(w.mask.rows, query + query_rows);
+      const Bounds k = bounds_of(w, key, key_rows);
+      any = key < query_end && k.end_high > query;
+      all = key + key_rows - 1 <= query && k.end_low >= query_end;
+      if (w.mask.window) {
+        const Bounds q = bounds_of(w, query, query_rows);
+        any = any && q.pos_low - k.pos_high < w.mask.window;
+        all = all && q.pos_high - k.pos_low < w.mask.window;
+      }
     }
+    const TileWord word = {__ballot_sync(kAllLanes, any), __ballot_sync(kAllLanes, all)};
+    visible += __popc(word.any);
+    if (lane == 0) table.words[int64_t{tile} * words + i] = word;
   }
-  const TileWord word = {__ballot_sync(kAllLanes, any), __ballot_sync(kAllLanes, all)};
-  if (lane == 0) table.words[at] = word;
+  if (lane == 0) table.visible[tile] = visible;
+}
+
+// By a thread: the tile's place in the order, tiles with most work first, of equal ones the later.
+__device__ void rank(const MaskWork& w, const TileTable& table, int32_t tile) {
+  const int32_t tiles = tiles_of(w.mask.rows, table.outer_rows), own = table.visible[tile];
+  int32_t place = 0;
+  for (int32_t other = 0; other < tiles; ++other) {
+    const int32_t visible = table.visible[other];
+    place += visible > own || (visible == own && other > tile);
+  }
+  table.order[place] = tile;
+}
+
+__global__ void __launch_bounds__(kThreads) attention_mask_bounds(MaskWork w) {
+  const int32_t block = blockIdx.x * kBlockWarps + threadIdx.x / 32;
+  if (block < w.blocks) sum_up(w, block);
+}
+__global__ void __launch_bounds__(kThreads) attention_mask_tiles(MaskWork w) {
+  const TileTable table = w.table[blockIdx.y];
+  const int32_t tile = blockIdx.x * kBlockWarps + threadIdx.x / 32;
+  if (tile < tiles_of(w.mask.rows, table.outer_rows)) fill_row(w, table, tile);
+}
+__global__ void __launch_bounds__(kThreads) attention_mask_order(MaskWork w) {
+  const TileTable table = w.table[blockIdx.y];
+  const int32_t tile = blockIdx.x * kThreads + threadIdx.x;
+  if (tile < tiles_of(w.mask.rows, table.outer_rows)) rank(w, table, tile);
+}
+
+// The three of them, one after the other.
+__global__ void __launch_bounds__(kLoneThreads) attention_mask(MaskWork w) {
+  constexpr int kWarpsHere = kLoneThreads / 32;
+  for (int32_t block = threadIdx.x / 32; block < w.blocks; block += kWarpsHere) sum_up(w, block);
+  __syncthreads();
+  for (int t = 0; t < w.tables; ++t)
+    for (int32_t tile = threadIdx.x / 32; tile < tiles_of(w.mask.rows, w.table[t].outer_rows); tile += kWarpsHere)
+      fill_row(w, w.table[t], tile);
+  __syncthreads();
+  for (int t = 0; t < w.tables; ++t)
+    for (int32_t tile = threadIdx.x; tile < tiles_of(w.mask.rows, w.table[t].outer_rows); tile += kLoneThreads)
+      rank(w, w.table[t], tile);
 }
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
-int64_t tiles_of(int64_t rows, int64_t tile) { return (rows + tile - 1) / tile; }
-dim3 warps(int64_t count) { return dim3(static_cast<unsigned>((count + kBlockWarps - 1) / kBlockWarps)); }
 
 // Scratch is handed out in order, each piece 256-byte aligned.
 struct Pieces {
@@ -108,8 +159,6 @@ struct Pieces {
 };
 
 }  // namespace
-
-int64_t tile_words(int64_t rows, int32_t inner_rows) { return tiles_of(tiles_of(rows, inner_rows), 32); }
 
 AttentionPlan::AttentionPlan(const Attention& a, uint8_t* scratch)
     : rows(a.q.shape[0]), heads(a.q.shape[1]), kv_heads(a.k.shape[1]), size(a.q.shape[2]), scale(static_cast<float>(a.scale)),
@@ -128,7 +177,9 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   padded = round_up(rows, kRowPadding);
   Pieces pieces{scratch};
   auto table = [&](int32_t outer, int32_t inner, bool outer_is_query) {
-    return TileTable{pieces.take<TileWord>(tiles_of(rows, outer) * tile_words(rows, inner)), outer, inner, outer_is_query};
+    const int64_t tiles = ceil_div(rows, outer), words = ceil_div(ceil_div(rows, inner), 32);
+    return TileTable{pieces.take<TileWord>(tiles * words), pieces.take<int32_t>(tiles), pieces.take<int32_t>(tiles), outer, inner,
+                     outer_is_query};
   };
   end = pieces.take<int32_t>(padded);
   pos = pieces.take<int32_t>(window ? padded : 0);
@@ -139,17 +190,27 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   bytes = pieces.used;
 }
 
-void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, Stream& stream) {
-  stream.launch("attention_mask_bounds", mask_bounds, warps(plan.padded / kMaskBlock), kThreads, 0, end.as<const int32_t>(),
-                plan.window ? pos.as<const int32_t>() : nullptr, static_cast<int32_t>(plan.rows),
-                static_cast<int32_t>(plan.padded), plan.end, plan.pos, plan.bounds);
-}
-
-void fill_tiles(const AttentionPlan& plan, const TileTable& table, Stream& stream) {
-  const int64_t outer_tiles = tiles_of(plan.rows, table.outer_rows), words = tile_words(plan.rows, table.inner_rows);
-  stream.launch("attention_mask_tiles", mask_tiles, warps(outer_tiles * words), kThreads, 0, table, plan.mask(),
-                static_cast<int32_t>(plan.padded / kMaskBlock), static_cast<int32_t>(outer_tiles),
-                static_cast<int32_t>(words));
+void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, std::initializer_list<TileTable> tables,
+               Stream& stream) {
+  MaskWork work = {end.as<const int32_t>(),
+                   plan.window ? pos.as<const int32_t>() : nullptr,
+                   plan.end,
+                   plan.pos,
+                   plan.bounds,
+                   plan.mask(),
+                   static_cast<int32_t>(plan.padded / kMaskBlock),
+                   static_cast<int32_t>(tables.size()),
+                   {}};
+  std::copy(tables.begin(), tables.end(), work.table);
+  if (plan.rows <= kLoneRows) return stream.launch("attention_mask", attention_mask, 1, kLoneThreads, 0, work);
+  int64_t tiles = 0;
+  for (const TileTable& table : tables) tiles = std::max(tiles, ceil_div(plan.rows, table.outer_rows));
+  auto grid = [&](int64_t work_items, int64_t of_block) {
+    return dim3(static_cast<unsigned>(ceil_div(work_items, of_block)), static_cast<unsigned>(tables.size()));
+  };
+  stream.launch("attention_mask_bounds", attention_mask_bounds, dim3(grid(work.blocks, kBlockWarps).x), kThreads, 0, work);
+  stream.launch("attention_mask_tiles", attention_mask_tiles, grid(tiles, kBlockWarps), kThreads, 0, work);
+  stream.launch("attention_mask_order", attention_mask_order, grid(tiles, kThreads), kThreads, 0, work);
 }
 
 }  // namespace attune::cuda

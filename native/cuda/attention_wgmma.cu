@@ -150,7 +150,6 @@ void launch(const Attention& a, const AttentionPlan& plan, const ForwardArgs& ar
 }  // namespace
 
 void attention_wgmma(const Attention& a, const AttentionPlan& plan, Stream& stream) {
-  fill_tiles(plan, plan.by_query, stream);
   const ForwardArgs args = {a.y.as<__nv_bfloat16>(),
                             a.lse.as<float>(),
                             plan.by_query.words,
