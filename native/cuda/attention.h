@@ -11,7 +11,10 @@
 namespace attune::cuda {
 
 constexpr int kMaskBlock = 64;    // rows that one Bounds sums up
-constexpr int kRowPadding = 128;  // tables by row are padded to a multiple: no kernel checks before it reads them
+constexpr int kRowPadding = 384;  // tables by row are padded to a multiple: no kernel checks before it reads them
+
+// Queries of a block of the wgmma family's forward.
+constexpr int32_t forward_queries(int64_t head_size) { return head_size <= 64 ? 192 : 128; }
 
 struct alignas(16) Bounds {
   int32_t end_low, end_high, pos_low, pos_high;

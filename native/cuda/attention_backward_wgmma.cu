@@ -15,6 +15,7 @@ namespace {
 
 using namespace hopper;
 
+constexpr int kConsumers = 2;
 constexpr int kStages = 2;
 constexpr int kBlockRows = kConsumers * kConsumerRows;  // keys of a block of dkdv, queries of a block of dq
 constexpr int kQueries = 64;                            // of a tile that dkdv walks
@@ -65,8 +66,8 @@ struct QueryTile {
 template <int Size>
 struct KeySide {
   using Keys = Tile<kBlockRows, Size>;
-  using Queries = Ring<QueryTile<Size>, kStages>;
-  using Gradients = Ring<Tile<kQueries, Size>, kStages>;
+  using Queries = Ring<QueryTile<Size>, kStages, kConsumers>;
+  using Gradients = Ring<Tile<kQueries, Size>, kStages, kConsumers>;
   static constexpr int kBytes = 2 * Keys::kBytes + Queries::kBytes + Gradients::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + Queries::kBarriers + Gradients::kBarriers) * 8 <= kBarrierBytes, "shared memory");
   Keys k, v;
@@ -92,7 +93,7 @@ struct KeySide {
 };
 
 template <int Size>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     attention_dkdv_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                          const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
                          const __grid_constant__ CUtensorMap stats_map, const BackwardArgs a) {
@@ -122,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
 
-  ptx::registers_increase<kConsumerRegisters>();
+  ptx::registers_increase<kConsumerRegisters<kConsumers>>();
   const int own = (threadIdx.x / kWarpgroup - 1) * kConsumerRows;
   const Place place;
   const OwnKeys keys(a.mask, first + own + place.row);
@@ -174,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 template <int Size>
 struct QuerySide {
   using Queries = Tile<kBlockRows, Size>;
-  using Keys = Ring<Tile<kKeys, Size>, kStages>;
+  using Keys = Ring<Tile<kKeys, Size>, kStages, kConsumers>;
   static constexpr int kBytes = 2 * Queries::kBytes + 2 * Keys::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + 2 * Keys::kBarriers) * 8 <= kBarrierBytes, "shared memory");
   Queries q, dy;
@@ -199,7 +200,7 @@ struct QuerySide {
 };
 
 template <int Size>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     attention_dq_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                        const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map, const BackwardArgs a) {
   ATTUNE_DYNAMIC_SHARED(base);
@@ -225,7 +226,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
 
-  ptx::registers_increase<kConsumerRegisters>();
+  ptx::registers_increase<kConsumerRegisters<kConsumers>>();
   const int own = (threadIdx.x / kWarpgroup - 1) * kConsumerRows;
   const Place place;
   const OwnQueries queries(a.stats + head * a.padded, first + own + place.row);
@@ -273,13 +274,13 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs 
   if (a.dk || a.dv) {
     if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) || !make_stats_map(&stats, plan, stream)) return;
     args.words = plan.by_key.words;
-    stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size>, static_cast<unsigned>(tiles * plan.kv_heads), kThreads,
+    stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size>, static_cast<unsigned>(tiles * plan.kv_heads), kThreads<kConsumers>,
                   KeySide<Size>::kBytes, q, k, v, dy, stats, args);
   }
   if (a.dq) {
     if (!make_map(&q, a.q, kBlockRows, stream) || !make_map(&dy, a.dy, kBlockRows, stream)) return;
     args.words = plan.by_query.words;
-    stream.launch("attention_dq_wgmma", attention_dq_wgmma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads,
+    stream.launch("attention_dq_wgmma", attention_dq_wgmma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads<kConsumers>,
                   QuerySide<Size>::kBytes, q, k, v, dy, args);
   }
 }

@@ -184,7 +184,7 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   end = pieces.take<int32_t>(padded);
   pos = pieces.take<int32_t>(window ? padded : 0);
   bounds = pieces.take<Bounds>(padded / kMaskBlock);
-  by_query = table(128, 128, true);
+  by_query = table(backward ? 128 : forward_queries(size), 128, true);
   by_key = backward ? table(128, 64, false) : TileTable{};
   stats = pieces.take<QueryStats>(backward ? heads * padded : 0);
   bytes = pieces.used;

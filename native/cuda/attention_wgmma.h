@@ -1,7 +1,8 @@
 // Tiles of the wgmma family of attention (sm_90a): bf16 tiles that TMA brings into shared memory in panels of 64 columns, products of
 // whole tiles on the tensor cores with accumulators in registers, and the ring of barriers between the producer and the consumers.
 //
-// A block is three warpgroups: one brings tiles, two consume them, 64 rows each. Registers move from the producer to the consumers.
+// A block is a producer, a warpgroup that brings tiles, and two or three consumers of 64 rows each. Registers move from the producer
+// to the consumers.
 // The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
 #pragma once
 #include "attention_rows.h"
@@ -10,11 +11,14 @@
 
 namespace attune::cuda::hopper {
 
-constexpr int kConsumers = 2;
-constexpr int kThreads = (1 + kConsumers) * kWarpgroup;
-constexpr int kConsumerWarps = kConsumers * kWarpgroup / 32;
-constexpr int kConsumerRows = 64;  // of one consumer: wgmma's M
-constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
+constexpr int kConsumerRows = 64;  // wgmma's M
+constexpr int kProducerRegisters = 24;
+// All of a multiprocessor's 64 K registers, less what the producer keeps.
+template <int Consumers>
+inline constexpr int kConsumerRegisters = (65536 / kWarpgroup - kProducerRegisters) / Consumers / 8 * 8;
+template <int Consumers>
+inline constexpr int kThreads = (1 + Consumers) * kWarpgroup;
+
 constexpr int kPanel = 64;       // columns of a panel
 constexpr int kPanelRow = 128;   // bytes: one swizzled row
 constexpr int kBarrierBytes = 256;
@@ -33,6 +37,22 @@ struct Tile {
   __device__ __forceinline__ void load(uint64_t* barrier, const CUtensorMap* map, int32_t head, int32_t row) const {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) ptx::tma_load_3d(data + p * kPanelBytes, map, barrier, p * kPanel, head, row);
+  }
+  // Of the tile's rows: 64 to the tensor's `row`... of one head, by one thread.
+  __device__ __forceinline__ void store(const CUtensorMap* map, int32_t head, int32_t row) const {
+#pragma unroll
+    for (int p = 0; p < kPanels; ++p) ptx::tma_store_3d(map, data + p * kPanelBytes, p * kPanel, head, row);
+  }
+  // The thread's values x[4 j + 2 i + c] * factor[i], to the 64 rows from `row` on (a multiple of 8).
+  __device__ __forceinline__ void put(int row, Place place, const float (&x)[Size / 2], const float (&factor)[2]) const {
+    uint8_t* const own = data + (row + place.row) * kPanelRow + place.column * 2;
+    const int swizzle = place.row % 8;
+#pragma unroll
+    for (int j = 0; j < Size / 8; ++j)
+#pragma unroll
+      for (int i = 0; i < 2; ++i)
+        *reinterpret_cast<uint32_t*>(own + j / 8 * kPanelBytes + 8 * i * kPanelRow + (j % 8 ^ swizzle) * 16) =
+            ptx::pack_bf16(x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
   }
   // As an operand whose product sums over the columns: rows from `row` on, the `step`th 16 columns.
   __device__ __forceinline__ uint64_t over_columns(int row, int step) const {
@@ -75,8 +95,8 @@ struct Turn {
   }
 };
 
-// Tiles of one kind on their way: the producer fills a stage when every consumer warp has left it.
-template <class T, int Stages>
+// Tiles of one kind on their way: the producer fills a stage when every warp of the consumers has left it.
+template <class T, int Stages, int Consumers>
 struct Ring {
   using Turn = hopper::Turn<Stages>;
   static constexpr int kBytes = Stages * T::kBytes;
@@ -87,7 +107,7 @@ struct Ring {
   __device__ __forceinline__ void init() const {
     for (int s = 0; s < Stages; ++s) {
       ptx::mbarrier_init(barriers + s, 1);
-      ptx::mbarrier_init(barriers + Stages + s, kConsumerWarps);
+      ptx::mbarrier_init(barriers + Stages + s, Consumers * kWarpgroup / 32);
     }
   }
   __device__ __forceinline__ T tile(Turn turn) const { return T{tiles + turn.stage * T::kBytes}; }
@@ -108,19 +128,26 @@ struct Ring {
   }
 };
 
-// The consumers take turns with the tensor cores, so that one multiplies while the other exponentiates. Both take equally many
-// turns; the first also waits once at the end, for the turn that nobody takes.
-struct TensorCoreTurns {
-  int consumer;
-  static constexpr int kPair = kConsumers * kWarpgroup;
+// Named barriers of a block: 1... are the consumers' turns, the next ones the consumers' own.
+template <int Consumers>
+struct Consumer {
+  int index;
 
-  __device__ __forceinline__ void begin() const {
-    if (consumer == 1) ptx::named_barrier_arrive(1, kPair);
+  __device__ Consumer() : index(static_cast<int>(threadIdx.x) / kWarpgroup - 1) {}
+  __device__ __forceinline__ int first_row() const { return index * kConsumerRows; }
+  __device__ __forceinline__ bool leads() const { return threadIdx.x % kWarpgroup == 0; }
+  // All threads of this consumer meet.
+  __device__ __forceinline__ void sync() const { ptx::named_barrier_sync(1 + Consumers + index, kWarpgroup); }
+
+  // The consumers take turns with the tensor cores, so that one multiplies while the others exponentiate. All take equally many
+  // turns; the first also waits once at the end, for the turn that nobody takes.
+  __device__ __forceinline__ void begin_turns() const {
+    if (index == Consumers - 1) pass_turn();
   }
-  __device__ __forceinline__ void wait() const { ptx::named_barrier_sync(1 + consumer, kPair); }
-  __device__ __forceinline__ void pass() const { ptx::named_barrier_arrive(2 - consumer, kPair); }
-  __device__ __forceinline__ void end() const {
-    if (consumer == 0) wait();
+  __device__ __forceinline__ void wait_turn() const { ptx::named_barrier_sync(1 + index, 2 * kWarpgroup); }
+  __device__ __forceinline__ void pass_turn() const { ptx::named_barrier_arrive(1 + (index + 1) % Consumers, 2 * kWarpgroup); }
+  __device__ __forceinline__ void end_turns() const {
+    if (index == 0) wait_turn();
   }
 };
 
