@@ -173,9 +173,9 @@ void abandon_block() {
 }  // namespace
 
 void fiber_main() {
+  Fiber& fiber = *block.thread().fiber;
+  entered_fiber(fiber);
   for (;;) {
-    Fiber& fiber = *block.thread().fiber;
-    entered_fiber(fiber);
     for (;;) {
       acquire(&launch_tag);
       (*block.body)();
