@@ -11,7 +11,7 @@ import { machine, printMachine, printTable } from "./report.mjs";
 const choices = { mask: ["causal", "packed", "tree", "window"], form: ["forward", "dx", "dw"], dtype: ["float32", "bfloat16"] };
 const flagOf = (size) => size.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 const flags = Object.keys(sizes).filter((k) => k !== "kvHeads").map(flagOf);
-const others = { threads: "string", seconds: "string", compare: "string", json: "boolean", all: "boolean", help: "boolean" };
+const others = { device: "string", threads: "string", seconds: "string", compare: "string", json: "boolean", all: "boolean", help: "boolean" };
 
 class Usage extends Error {}
 const mean = (given, among) => {
@@ -66,7 +66,7 @@ function list(ops) {
   console.log("npm run bench -- OP... [flags]   or --all; each op with the flags that it reads, at their defaults\n");
   const wide = Math.max(...ops.map((d) => d.name.length));
   for (const d of ops) console.log(`${d.name.padEnd(wide)}  ${spelt(readBy(d), sizes)}`);
-  console.log(`\n${Object.entries(choices).map(([k, c]) => `--${k} ${c.join(" | ")}`).join(", ")}\n--threads N, --seconds S of measurement an op, --json, --compare FILE (an earlier --json): how much faster it is now`);
+  console.log(`\n${Object.entries(choices).map(([k, c]) => `--${k} ${c.join(" | ")}`).join(", ")}\n--device cpu | cuda, --threads N, --seconds S of measurement an op, --json, --compare FILE (an earlier --json): how much faster it is now`);
 }
 
 /** Earlier results by op, sizes and threads: lines of --json. */
@@ -74,7 +74,7 @@ function earlier(file) {
   const lines = readFileSync(file, "utf8").split("\n").filter((l) => l.trim());
   return new Map(lines.map((l) => JSON.parse(l)).map((r) => [keyOf(r), r]));
 }
-const keyOf = (r) => JSON.stringify([r.op, r.sizes, r.threads]);
+const keyOf = (r) => JSON.stringify([r.op, r.sizes, r.device, r.threads]);
 
 const ms = (x) => (x < 10 ? x.toFixed(4) : x.toFixed(2));
 const row = (r, compared) => [
@@ -82,8 +82,8 @@ const row = (r, compared) => [
   ...(compared ? (r.old_median_ms ? [ms(r.old_median_ms), `${r.speedup.toFixed(2)}x`] : ["-", "-"]) : []),
 ];
 
-async function peakOf(threads) {
-  const session = Session.create({ device: "cpu", tableHash: tableHash(), threads });
+async function peakOf(device, threads) {
+  const session = Session.create({ device, tableHash: tableHash(), threads });
   try {
     return await session.peak();
   } finally {
@@ -95,14 +95,15 @@ async function run({ chosen, values, asked }) {
   const before = values.compare && earlier(values.compare);
   const here = machine();
   const threads = values.threads === undefined ? here.threads : whole("threads", values.threads);
-  const peak = await peakOf(threads);
+  const device = values.device ?? "cpu";
+  const peak = await peakOf(device, threads);
   if (!values.json) {
     printMachine({ ...here, threads });
     console.log(`peak, measured now: ${(peak.float32 / 1e9).toFixed(0)} GFLOP/s float32, ${(peak.bfloat16 / 1e9).toFixed(0)} bfloat16, copies ${(peak.copy / 1e9).toFixed(1)} GB/s\n`);
   }
   const results = [];
   for (const def of chosen) {
-    const r = { ...(await benchOp(def, asked, { peak, threads, seconds: Number(values.seconds ?? 0.5) })), peak, machine: here };
+    const r = { ...(await benchOp(def, asked, { device, peak, threads, seconds: Number(values.seconds ?? 0.5) })), device, peak, machine: here };
     const old = before?.get(keyOf(r));
     if (old) Object.assign(r, { old_median_ms: old.median_ms, speedup: old.median_ms / r.median_ms });
     if (old && (old.machine.cpu !== here.cpu || old.machine.level !== here.level)) r.other_machine = `${old.machine.cpu}, ${old.machine.level}`;

@@ -90,7 +90,7 @@ function homeOf(v) {
  * (the larger of its operations' and its bytes' time at the peak, over the median).
  */
 export async function benchOp(def, asked, options = {}) {
-  const session = Session.create({ device: "cpu", tableHash: tableHash(), ...(options.threads && { threads: options.threads }) });
+  const session = Session.create({ device: options.device ?? "cpu", tableHash: tableHash(), ...(options.threads && { threads: options.threads }) });
   try {
     return await timed(session, def, asked, options);
   } finally {

@@ -12,6 +12,7 @@
 #include "common/cublaslt.h"
 #include "common/open.h"
 #include "kernels.h"
+#include "peak.h"
 
 namespace attune {
 namespace {
@@ -165,7 +166,14 @@ class CudaMachine final : public Machine {
   std::unique_ptr<Recording> record(std::vector<Call> calls) override {
     return std::make_unique<CudaRecording>(std::move(calls), stream_, device_);
   }
-  Peak peak() override { return {}; }
+  Peak peak() override {
+#ifdef ATTUNE_SIMT
+    return {};  // an emulator's speed says nothing
+#else
+    cuda::Stream launches(stream_, device_);
+    return cuda::measure_peak(launches);
+#endif
+  }
 
  private:
   CudaMachine() = default;

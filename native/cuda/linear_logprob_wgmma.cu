@@ -15,7 +15,7 @@ namespace {
 
 using hopper::kConsumerRows;
 
-constexpr int kRows = 128, kColumns = 256, kDepth = 64, kStages = 4;
+constexpr int kConsumers = 2, kRows = kConsumers * hopper::kConsumerRows, kColumns = 256, kDepth = 64, kStages = 4;
 constexpr int64_t kBlocks = 128;  // that a grid should have
 constexpr float kLog2e = 1.44269504f;
 
@@ -37,7 +37,7 @@ struct Operands {
     return ptx::wgmma_descriptor(data + kHidden + step * kStep * 2, 16, 1024);
   }
 };
-using OperandRing = hopper::Ring<Operands, kStages>;
+using OperandRing = hopper::Ring<Operands, kStages, kConsumers>;
 constexpr size_t kShared = OperandRing::kBytes + hopper::kBarrierBytes;
 
 // What some logits of a row add up to.
@@ -92,7 +92,7 @@ __device__ __forceinline__ void add(Part& p, const float (&z)[kColumns / 2], int
 }
 
 template <bool Statistics>
-__global__ void __launch_bounds__(hopper::kThreads, 1)
+__global__ void __launch_bounds__(hopper::kThreads<kConsumers>, 1)
     linear_logprob_parts(const __grid_constant__ CUtensorMap hidden, const __grid_constant__ CUtensorMap weight, const Problem problem) {
   ATTUNE_DYNAMIC_SHARED(shared);
   const OperandRing ring{shared, reinterpret_cast<uint64_t*>(shared + OperandRing::kBytes)};
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(hopper::kThreads, 1)
       for (int32_t step = 0; step < steps; ++step, turn.advance())
         ring.produce(turn, &hidden, &weight, step * kDepth, row0, tile * kColumns);
   } else {
-    ptx::registers_increase<hopper::kConsumerRegisters>();
+    ptx::registers_increase<hopper::kConsumerRegisters<kConsumers>>();
     const Place place;
     const int consumer = role - 1;
     int32_t row[2], target[2];
@@ -227,7 +227,7 @@ void linear_logprob_wgmma(const LinearLogprob& a, Stream& s) {
   const Problem problem{a.targets.as<const int32_t>(), s.scratch<Part>(), static_cast<int32_t>(rows), static_cast<int32_t>(columns), static_cast<int32_t>(depth)};
   const dim3 grid(static_cast<unsigned>(ceil_div(rows, kRows)), static_cast<unsigned>(parts));
   const bool statistics = a.entropy || a.mean;
-  s.launch("linear_logprob_parts", statistics ? linear_logprob_parts<true> : linear_logprob_parts<false>, grid, dim3(hopper::kThreads), kShared, hidden,
+  s.launch("linear_logprob_parts", statistics ? linear_logprob_parts<true> : linear_logprob_parts<false>, grid, dim3(hopper::kThreads<kConsumers>), kShared, hidden,
            weight, problem);
   s.launch("linear_logprob_join", linear_logprob_join, dim3(static_cast<unsigned>(ceil_div(rows, 256))), dim3(256), 0, s.scratch<const Part>(),
            a.targets.as<const int32_t>(), static_cast<int32_t>(parts), static_cast<int32_t>(rows), static_cast<int32_t>(columns),
