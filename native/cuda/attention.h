@@ -100,6 +100,8 @@ struct AttentionPlan {
   Bounds* bounds;
   TileTable by_query, by_key;
   QueryStats* stats;  // (heads, padded), of the backward alone
+  int32_t splits;     // blocks that share a tile of dk and dv in the wgmma family, each with some heads of the group
+  float* partials;    // (2, splits, rows, kv_heads, size): their dk, then their dv; where there is more than one
   int64_t bytes;
 
   AttentionPlan(const Attention& a, uint8_t* scratch);

@@ -170,10 +170,7 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
     staging.put(0, place, out, factor);
     ptx::fence_proxy_async();
     consumer.sync();
-    if (consumer.leads()) {
-      staging.store(y_map, item.head, first_row);
-      ptx::tma_store_commit();
-    }
+    if (consumer.leads()) staging.store(0, y_map, item.head, first_row);
   });
   consumer.end_turns();
   if (consumer.leads()) ptx::tma_store_wait<0>();

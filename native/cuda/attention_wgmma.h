@@ -38,10 +38,11 @@ struct Tile {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) ptx::tma_load_3d(data + p * kPanelBytes, map, barrier, p * kPanel, head, row);
   }
-  // Of the tile's rows: 64 to the tensor's `row`... of one head, by one thread.
-  __device__ __forceinline__ void store(const CUtensorMap* map, int32_t head, int32_t row) const {
+  // Queues 64 rows from the tile's `from` on to the tensor's `row`... of one head, by one thread; rows and columns that the tensor has.
+  __device__ __forceinline__ void store(int from, const CUtensorMap* map, int32_t head, int32_t row) const {
 #pragma unroll
-    for (int p = 0; p < kPanels; ++p) ptx::tma_store_3d(map, data + p * kPanelBytes, p * kPanel, head, row);
+    for (int p = 0; p < kPanels; ++p) ptx::tma_store_3d(map, data + p * kPanelBytes + from * kPanelRow, p * kPanel, head, row);
+    ptx::tma_store_commit();
   }
   // The thread's values x[4 j + 2 i + c] * factor[i], to the 64 rows from `row` on (a multiple of 8).
   __device__ __forceinline__ void put(int row, Place place, const float (&x)[Size / 2], const float (&factor)[2]) const {
