@@ -17,6 +17,8 @@ void __tsan_destroy_fiber(void* fiber) __attribute__((weak));
 void __tsan_switch_to_fiber(void* fiber, unsigned flags) __attribute__((weak));
 void __tsan_acquire(void* tag) __attribute__((weak));
 void __tsan_release(void* tag) __attribute__((weak));
+void __tsan_ignore_thread_begin() __attribute__((weak));
+void __tsan_ignore_thread_end() __attribute__((weak));
 
 // Saves the callee-saved registers and the stack pointer at `from`, goes on at `to`.
 void simt_switch(void** from, void* to);
@@ -112,6 +114,7 @@ void forget(Fiber& fiber) {
 
 bool under_tsan() { return __tsan_create_fiber != nullptr; }
 void begin_tsan(Fiber& fiber) {
+  end_tsan(fiber);
   if (under_tsan()) fiber.tsan = __tsan_create_fiber(0);
 }
 void end_tsan(Fiber& fiber) {
@@ -123,6 +126,13 @@ void acquire(void* tag) {
 }
 void release(void* tag) {
   if (__tsan_release) __tsan_release(tag);
+}
+
+Unwatched::Unwatched() {
+  if (__tsan_ignore_thread_begin) __tsan_ignore_thread_begin();
+}
+Unwatched::~Unwatched() {
+  if (__tsan_ignore_thread_end) __tsan_ignore_thread_end();
 }
 
 }  // namespace simt

@@ -28,5 +28,10 @@ void begin_tsan(Fiber& fiber);  // a fresh thread in ThreadSanitizer's eyes
 void end_tsan(Fiber& fiber);
 void acquire(void* tag);  // happens-before edges, for ThreadSanitizer
 void release(void* tag);
+// While one lives, ThreadSanitizer takes no note of what the emulator itself does to the memory of threads.
+struct Unwatched {
+  Unwatched();
+  ~Unwatched();
+};
 
 }  // namespace simt

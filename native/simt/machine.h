@@ -127,7 +127,7 @@ struct Block {
   int running = -1;  // a thread; -1 is the scheduler
   unsigned alive = 0;
   bool failed = false;
-  std::vector<Fiber*> free_fibers;
+  std::vector<Fiber*> free_fibers, retired_fibers;
 
   ThreadState& thread() { return threads[running]; }
   Warp& warp() { return warps[running / 32]; }

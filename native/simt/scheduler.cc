@@ -53,11 +53,21 @@ void resume(int thread) {
   state.spinning = false;
   state.started = true;
   switch_to(*state.fiber);
+  ThreadState& last = block.thread();  // a fiber may have gone on to other threads
+  if (last.done) {
+    (under_tsan() ? block.retired_fibers : block.free_fibers).push_back(last.fiber);
+    last.fiber = nullptr;
+  }
   block.running = -1;
 }
 
-void finish_tsan() {
-  for (Fiber* fiber : block.free_fibers) end_tsan(*fiber);
+// Under ThreadSanitizer every thread is one of its own, and its stack serves no other before the block has ended.
+void reclaim_retired() {
+  for (Fiber* fiber : block.retired_fibers) {
+    end_tsan(*fiber);
+    block.free_fibers.push_back(fiber);
+  }
+  block.retired_fibers.clear();
 }
 
 // Turns: warps in random order, the lanes of each from a random one on.
@@ -176,23 +186,21 @@ void fiber_main() {
   Fiber& fiber = *block.thread().fiber;
   entered_fiber(fiber);
   for (;;) {
-    for (;;) {
-      acquire(&launch_tag);
-      (*block.body)();
-      release(&end_tag);
-      ThreadState& state = block.thread();
-      state.done = true;
-      --block.alive;
-      thread_ended(block.running);
+    acquire(&launch_tag);
+    (*block.body)();
+    release(&end_tag);
+    ThreadState& state = block.thread();
+    state.done = true;
+    --block.alive;
+    thread_ended(block.running);
+    if (const int next = next_fresh(); next >= 0) {
       state.fiber = nullptr;
-      const int next = next_fresh();
-      if (next < 0) break;
       enter(next);
       block.thread().fiber = &fiber;
       block.thread().started = true;
+    } else {
+      switch_to_scheduler(fiber);
     }
-    block.free_fibers.push_back(&fiber);
-    switch_to_scheduler(fiber);
   }
 }
 
@@ -249,17 +257,17 @@ bool run_grid(const char* kernel, dim3 grid, dim3 threads, size_t shared_bytes, 
   uint64_t step = blocks > 2 ? block.random.below(blocks - 1) + 1 : 1, at = block.random.below(blocks);
   while (std::gcd(step, blocks) != 1) ++step;
   bool ok = true;
-  release(&launch_tag);
   for (uint64_t i = 0; ok && i < blocks; ++i, at = (at + step) % blocks) {
     current.block = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
                      static_cast<unsigned>(at / (uint64_t{grid.x} * grid.y))};
     begin_block();
+    release(&launch_tag);
     ok = run_to_end();
     if (!ok) abandon_block();
-    if (under_tsan()) finish_tsan();
+    acquire(&end_tag);
+    reclaim_retired();
     end_shared();
   }
-  acquire(&end_tag);
   return ok;
 }
 

@@ -26,6 +26,7 @@ void poison(size_t from, size_t bytes) {
 }
 void open(size_t from, size_t bytes) {
   if (__asan_unpoison_memory_region) __asan_unpoison_memory_region(memory + from, bytes);
+  const Unwatched unwatched;
   std::memset(memory + from, kNan, bytes);
   std::memset(known + from, kNan, bytes);
 }
@@ -83,17 +84,20 @@ void fence_proxy_async() {
 void publish_stores() {
   if (!publish_due) return;
   publish_due = false;
+  const Unwatched unwatched;
   std::memcpy(known + kSharedReserved, memory + kSharedReserved, block.dynamic_bytes);
   for (const StaticArray& array : block.statics) std::memcpy(known + array.offset, memory + array.offset, array.bytes);
 }
 
 void async_write(size_t offset, const void* from, size_t bytes) {
+  const Unwatched unwatched;
   std::memcpy(memory + offset, from, bytes);
   std::memcpy(known + offset, from, bytes);
 }
 
 void check_async_read(size_t offset, size_t bytes, const char* what) {
   publish_stores();
+  const Unwatched unwatched;
   if (std::memcmp(memory + offset, known + offset, bytes) == 0) return;
   size_t at = offset;
   while (memory[at] == known[at]) ++at;
