@@ -123,7 +123,7 @@ struct Block {
   // The scheduler's round.
   std::vector<int> order;
   size_t cursor = 0;
-  int starved = -1;  // a warp that may not run
+  int starved_from = 0, starved_to = 0;  // threads that may not run
   int running = -1;  // a thread; -1 is the scheduler
   unsigned alive = 0;
   bool failed = false;

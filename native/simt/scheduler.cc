@@ -1,5 +1,5 @@
 // Runs a grid: blocks one after another in a random order, a block's threads as fibers in random turns until all have ended. In the
-// late timing a random warp is kept from running at times, which is what shows a release that came too early.
+// late timing a random warp or thread is kept from running at times, which is what shows a release that came too early.
 #include <csetjmp>
 #include <cstdarg>
 #include <cstdio>
@@ -23,15 +23,25 @@ std::jmp_buf after_fault;
 
 char launch_tag, end_tag;  // ThreadSanitizer: the launch happens before all threads, all threads before its end
 
-constexpr int kRoundsStarved = 48;
+constexpr int kRoundsStarved = 12;
 
-unsigned warp_of(int thread) { return static_cast<unsigned>(thread) / 32; }
+bool starved(int thread) { return thread >= block.starved_from && thread < block.starved_to; }
+
+// A warp, or one thread of it: lanes are not in step unless something keeps them so.
+void starve_some() {
+  const auto count = static_cast<int>(block.count);
+  const int thread = static_cast<int>(block.random.below(block.count));
+  const bool whole_warp = block.warps.size() > 1 && block.random.below(2) == 0;
+  block.starved_from = whole_warp ? thread / 32 * 32 : thread;
+  block.starved_to = whole_warp ? std::min(count, block.starved_from + 32) : thread + 1;
+}
+void starve_none() { block.starved_from = block.starved_to = 0; }
 
 // The thread whose turn is next, if it has not begun: it can run on the fiber of the one that just ended.
 int next_fresh() {
   if (under_tsan() || block.cursor >= block.order.size()) return -1;
   const int thread = block.order[block.cursor];
-  if (block.threads[thread].started || static_cast<int>(warp_of(thread)) == block.starved) return -1;
+  if (block.threads[thread].started || starved(thread)) return -1;
   ++block.cursor;
   return thread;
 }
@@ -108,14 +118,13 @@ void new_round() {
 void run_block() {
   uint64_t round = 0;
   while (block.alive > 0) {
-    if (block.late && block.warps.size() > 1 && round++ % kRoundsStarved == 0)
-      block.starved = static_cast<int>(block.random.below(block.warps.size()));
+    if (block.late && block.count > 1 && round++ % kRoundsStarved == 0) starve_some();
     new_round();
     bool progress = false;
     while (block.cursor < block.order.size()) {
       const int thread = block.order[block.cursor++];
       ThreadState& state = block.threads[thread];
-      if (state.done || static_cast<int>(warp_of(thread)) == block.starved || !state.wait.over()) continue;
+      if (state.done || starved(thread) || !state.wait.over()) continue;
       resume(thread);
       if (block.failed) return;
       progress |= !state.spinning;
@@ -124,8 +133,8 @@ void run_block() {
     if (progress) continue;
     if (!block.pending.empty())
       run_pending_copy();
-    else if (block.starved >= 0)
-      block.starved = -1;
+    else if (block.starved_to > 0)
+      starve_none();
     else
       report_deadlock();
   }
@@ -151,7 +160,8 @@ void begin_block() {
   reset_warpgroups();
   block.pending.clear();
   block.alive = block.count;
-  block.starved = block.running = -1;
+  starve_none();
+  block.running = -1;
   block.failed = false;
   begin_shared(block.dynamic_bytes);
 }
