@@ -76,7 +76,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_mma(BackwardArgs a) 
     float p[Inner / 2], dp[Inner / 2];
     multiply_transposed<Inner>(p, q, k);
     queries.probabilities(p, a.scale2);
-    if (!a.mask.all_visible(first, key, Inner)) hide<Inner>(p, 0, a.mask, queries.row, key + place.column);
+    if (!a.mask.all_visible(first, key, Inner))
+      hide<Inner>(p, 0, a.mask, ValuesOfRows<int32_t>{a.mask.end + key}, place.column, queries.row, key + place.column);
     multiply_transposed<Inner>(dp, dy, v);
     queries.differences(p, dp);
     Fragments<Inner> ds;
@@ -88,12 +89,6 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_mma(BackwardArgs a) 
   const float scales[2] = {a.scale, a.scale};
   write<Size>(a.dq + q_at, q_stride, first, rows, a.size, place, dq, scales);
 }
-
-// Statistics of a tile of queries as OwnKeys reads them.
-struct StatsOfTile {
-  const QueryStats* first;
-  __device__ __forceinline__ float4 two(int query) const { return *reinterpret_cast<const float4*>(first + query); }
-};
 
 template <int Size, bool WantDk, bool WantDv>
 __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_mma(BackwardArgs a) {
@@ -118,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_mma(BackwardArgs a
     for (int32_t query = first; query < last; query += Inner) {
       if (!a.mask.any_visible(query, first)) continue;
       const int64_t q_at = int64_t{head} * a.size;
-      const StatsOfTile stats = {a.stats + head * a.padded + query};
+      const ValuesOfRows<QueryStats> stats = {a.stats + head * a.padded + query};
       q.load(a.q + q_at, q_stride, query, rows, a.size);
       dy.load(a.dy + q_at, q_stride, query, rows, a.size);
       wait_for_tiles();

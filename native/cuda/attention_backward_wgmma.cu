@@ -24,6 +24,9 @@ constexpr int kBlockRows = kConsumers * kConsumerRows;  // keys of a block of dk
 constexpr int kQueries = 64;                            // of a tile that dkdv walks
 constexpr int kKeys = 128;                              // of a tile that dq walks
 
+using Stats = Table<QueryStats, kQueries>;
+using Ends = Table<int32_t, kKeys>;
+
 struct BackwardArgs {
   bool want_dk, want_dv;
   const QueryStats* stats;  // (H, padded)
@@ -36,42 +39,12 @@ struct BackwardArgs {
   float scale, scale2;
 };
 
-// Statistics of a tile of queries, brought by TMA as rows of 128 bytes: 16 queries, in 16-byte chunks of two that are swizzled.
-struct StatsTile {
-  static constexpr int kRowQueries = kPanelRow / static_cast<int>(sizeof(QueryStats));
-  static constexpr int kRows = kQueries / kRowQueries;
-  static constexpr int kBytes = kRows * kPanelRow;
-  uint8_t* data;
-
-  __device__ __forceinline__ float4 two(int query) const {
-    const int row = query / kRowQueries, chunk = query % kRowQueries / 2;
-    return *reinterpret_cast<const float4*>(data + row * kPanelRow + (chunk ^ row) * 16);
-  }
-};
-
-// Rows of q with their statistics.
-template <int Size>
-struct QueryTile {
-  using Rows = Tile<kQueries, Size>;
-  static constexpr int kLoaded = Rows::kBytes + StatsTile::kBytes;
-  static constexpr int kBytes = Rows::kBytes + 1024;  // a swizzled tile begins at a multiple of 1024
-  uint8_t* data;
-
-  __device__ __forceinline__ Rows rows() const { return {data}; }
-  __device__ __forceinline__ StatsTile stats() const { return {data + Rows::kBytes}; }
-  __device__ __forceinline__ void load(uint64_t* barrier, const CUtensorMap* map, const CUtensorMap* stats_map, int32_t head,
-                                       int32_t row, int32_t stats_row) const {
-    rows().load(barrier, map, head, row);
-    ptx::tma_load_2d(stats().data, stats_map, barrier, 0, stats_row);
-  }
-};
-
 // ---- dk, dv
 
 template <int Size>
 struct KeySide {
   using Keys = Tile<kBlockRows, Size>;
-  using Queries = Ring<QueryTile<Size>, kStages, kConsumers>;
+  using Queries = Ring<LabelledTile<QueryStats, kQueries, Size>, kStages, kConsumers>;
   using Gradients = Ring<Tile<kQueries, Size>, kStages, kConsumers>;
   static constexpr int kBytes = 2 * Keys::kBytes + Queries::kBytes + Gradients::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + Queries::kBarriers + Gradients::kBarriers) * 8 <= kBarrierBytes, "shared memory");
@@ -141,7 +114,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     for (int32_t head = first_head; head < end_head; ++head)
       for (TileWalk walk(words, query_tiles); walk.next(); turn.advance()) {
         const int32_t query = walk.tile() * kQueries;
-        const int64_t stats_row = (head * a.padded + query) / StatsTile::kRowQueries;
+        const int64_t stats_row = (head * a.padded + query) / Stats::kRowValues;
         shared.q.produce(turn, &q_map, &stats_map, head, query, static_cast<int32_t>(stats_row));
         shared.dy.produce(turn, &dy_map, head, query);
       }
@@ -164,7 +137,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
       float p[kQueries / 2], dp[kQueries / 2];
       Fragments<kQueries> fragments;
       const auto query = shared.q.wait(turn);
-      const StatsTile stats = query.stats();
+      const Stats stats = query.labels();
       ptx::wgmma_fence();
       multiply_transposed<kQueries>(p, shared.k, own, query.rows());
       const auto dy = shared.dy.wait(turn);
@@ -230,16 +203,18 @@ __global__ void __launch_bounds__(256, 4)
 template <int Size>
 struct QuerySide {
   using Queries = Tile<kBlockRows, Size>;
-  using Keys = Ring<Tile<kKeys, Size>, kStages, kConsumers>;
-  static constexpr int kBytes = 2 * Queries::kBytes + 2 * Keys::kBytes + kBarrierBytes;
+  using Keys = Ring<LabelledTile<int32_t, kKeys, Size>, kStages, kConsumers>;  // labelled with their ends
+  using Values = Ring<Tile<kKeys, Size>, kStages, kConsumers>;
+  static constexpr int kBytes = 2 * Queries::kBytes + Keys::kBytes + Values::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + 2 * Keys::kBarriers) * 8 <= kBarrierBytes, "shared memory");
   Queries q, dy;
-  Keys k, v;
+  Keys k;
+  Values v;
   uint64_t* q_full;
 
   __device__ explicit QuerySide(uint8_t* base) {
     uint8_t* const rings = base + 2 * Queries::kBytes;
-    uint64_t* const barriers = reinterpret_cast<uint64_t*>(rings + 2 * Keys::kBytes);
+    uint64_t* const barriers = reinterpret_cast<uint64_t*>(rings + Keys::kBytes + Values::kBytes);
     q = {base};
     dy = {base + Queries::kBytes};
     k = {rings, barriers + 1};
@@ -258,7 +233,8 @@ template <int Size>
 __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     attention_dq_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                        const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
-                       const __grid_constant__ CUtensorMap dq_map, const __grid_constant__ BackwardArgs a) {
+                       const __grid_constant__ CUtensorMap ends_map, const __grid_constant__ CUtensorMap dq_map,
+                       const __grid_constant__ BackwardArgs a) {
   ATTUNE_DYNAMIC_SHARED(base);
   const QuerySide<Size> shared(base);
   using Turn = typename QuerySide<Size>::Keys::Turn;
@@ -275,8 +251,9 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     shared.q.load(shared.q_full, &q_map, head, first);
     shared.dy.load(shared.q_full, &dy_map, head, first);
     for (Turn turn; walk.next(); turn.advance()) {
-      shared.k.produce(turn, &k_map, head / a.group, walk.tile() * kKeys);
-      shared.v.produce(turn, &v_map, head / a.group, walk.tile() * kKeys);
+      const int32_t key = walk.tile() * kKeys;
+      shared.k.produce(turn, &k_map, &ends_map, head / a.group, key, key / Ends::kRowValues);
+      shared.v.produce(turn, &v_map, head / a.group, key);
     }
     return;
   }
@@ -293,7 +270,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     float p[kKeys / 2], dp[kKeys / 2];
     const auto k = shared.k.wait(turn);
     ptx::wgmma_fence();
-    multiply_transposed<kKeys>(p, shared.q, own, k);
+    multiply_transposed<kKeys>(p, shared.q, own, k.rows());
     const auto v = shared.v.wait(turn);
     ptx::wgmma_fence();
     multiply_transposed<kKeys>(dp, shared.dy, own, v);
@@ -302,11 +279,12 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     ptx::wgmma_wait<0>();  // dp
     shared.v.release(turn);
     queries.differences(p, dp);
-    if (!walk.all_visible()) hide<kKeys>(p, 0, a.mask, queries.row, walk.tile() * kKeys + place.column);
+    if (!walk.all_visible())
+      hide<kKeys>(p, 0, a.mask, k.labels(), place.column, queries.row, walk.tile() * kKeys + place.column);
     Fragments<kKeys> ds;
     ds.pack(p);
     ptx::wgmma_fence();
-    accumulate(dq, ds, k);
+    accumulate(dq, ds, k.rows());
     ptx::wgmma_wait<0>();
     shared.k.release(turn);
   }
@@ -323,12 +301,6 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
 
 // ---- host
 
-// The statistics as TMA sees them: rows of 16 queries, bits that are only moved.
-bool make_stats_map(CUtensorMap* map, const AttentionPlan& plan, Stream& stream) {
-  const uint64_t rows = plan.heads * plan.padded / StatsTile::kRowQueries;
-  return make_tensor_map_2d(map, plan.stats, {kPanel, rows}, {kPanelRow}, {kPanel, StatsTile::kRows}, stream);
-}
-
 // A map of a result, if it is wanted.
 bool make_result_map(CUtensorMap* map, const Tensor& x, Stream& stream) {
   *map = {};
@@ -338,10 +310,10 @@ bool make_result_map(CUtensorMap* map, const Tensor& x, Stream& stream) {
 template <int Size>
 void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs args, Stream& stream) {
   const int64_t tiles = ceil_div(plan.rows, kBlockRows);
-  CUtensorMap q, k, v, dy, stats, dq, dk, dv;
+  CUtensorMap q, k, v, dy, stats, ends, dq, dk, dv;
   if (!make_map(&k, a.k, kBlockRows, stream) || !make_map(&v, a.v, kBlockRows, stream)) return;
   if (a.dk || a.dv) {
-    if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) || !make_stats_map(&stats, plan, stream) ||
+    if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) || !make_labels_map<Stats>(&stats, plan.stats, plan.heads * plan.padded, stream) ||
         !make_result_map(&dk, a.dk, stream) || !make_result_map(&dv, a.dv, stream))
       return;
     args.tiles = plan.by_key;
@@ -354,11 +326,12 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs 
     }
   }
   if (a.dq) {
-    if (!make_map(&q, a.q, kBlockRows, stream) || !make_map(&dy, a.dy, kBlockRows, stream) || !make_result_map(&dq, a.dq, stream))
+    if (!make_map(&q, a.q, kBlockRows, stream) || !make_map(&dy, a.dy, kBlockRows, stream) ||
+        !make_labels_map<Ends>(&ends, plan.end, plan.padded, stream) || !make_result_map(&dq, a.dq, stream))
       return;
     args.tiles = plan.by_query;
     stream.launch("attention_dq_wgmma", attention_dq_wgmma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads<kConsumers>,
-                  QuerySide<Size>::kBytes, q, k, v, dy, dq, args);
+                  QuerySide<Size>::kBytes, q, k, v, dy, ends, dq, args);
   }
 }
 

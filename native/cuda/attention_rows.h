@@ -80,12 +80,14 @@ struct Softmax {
   }
 };
 
-// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value.
-template <int Keys>
-__device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, int32_t row, int32_t key) {
+// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value; ends: two(j) are the
+// ends of the tile's key j, the thread's first one at `column`, and the next.
+template <int Keys, class Ends>
+__device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, const Ends& ends, int column,
+                                     int32_t row, int32_t key) {
 #pragma unroll
   for (int j = 0; j < Keys / 8; ++j) {
-    const int2 end = *reinterpret_cast<const int2*>(mask.end + key + 8 * j);
+    const int2 end = ends.template two<int2>(column + 8 * j);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int32_t query = row + 8 * i, first = key + 8 * j;
@@ -127,8 +129,8 @@ struct OwnQueries {
   }
 };
 
-// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(query) are the statistics of a
-// tile's query and the next.
+// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(i) are the statistics of the
+// tile's query i and the next.
 struct OwnKeys {
   int32_t key[2], end[2];
 
@@ -138,7 +140,7 @@ struct OwnKeys {
   __device__ __forceinline__ void probabilities(float (&p)[N], float scale2, const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float4 two = stats.two(8 * j + column);
+      const float4 two = stats.template two<float4>(8 * j + column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         p[4 * j + 2 * i] = ptx::exp2(p[4 * j + 2 * i] * scale2 - two.x);
@@ -150,7 +152,7 @@ struct OwnKeys {
   __device__ __forceinline__ void differences(float (&p)[N], const float (&dp)[N], const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float4 two = stats.two(8 * j + column);
+      const float4 two = stats.template two<float4>(8 * j + column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         p[4 * j + 2 * i] *= dp[4 * j + 2 * i] - two.y;
@@ -178,6 +180,16 @@ struct OwnKeys {
         if (pos.y - own_pos[i] >= mask.window) p[4 * j + 2 * i + 1] = 0;
       }
     }
+  }
+};
+
+// Values by row as they lie in memory, for hide and for OwnKeys.
+template <class T>
+struct ValuesOfRows {
+  const T* first;  // of the tile
+  template <class Two>
+  __device__ __forceinline__ Two two(int index) const {
+    return *reinterpret_cast<const Two*>(first + index);
   }
 };
 

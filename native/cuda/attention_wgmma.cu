@@ -27,6 +27,8 @@ inline constexpr int kConsumers = kQueries<Size> / kConsumerRows;
 template <int Size>
 inline constexpr int kStages = Size == 64 ? 4 : 2;
 
+using Ends = Table<int32_t, kKeys>;
+
 struct ForwardArgs {
   float* lse;  // (H, N), or null
   TileTable tiles;
@@ -38,17 +40,19 @@ struct ForwardArgs {
 template <int Size>
 struct Shared {
   using Queries = Ring<Tile<kQueries<Size>, Size>, 1, kConsumers<Size>>;
-  using Keys = Ring<Tile<kKeys, Size>, kStages<Size>, kConsumers<Size>>;
+  using Keys = Ring<LabelledTile<int32_t, kKeys, Size>, kStages<Size>, kConsumers<Size>>;  // labelled with their ends
+  using Values = Ring<Tile<kKeys, Size>, kStages<Size>, kConsumers<Size>>;
   using Out = Tile<kConsumerRows, Size>;
-  static constexpr int kBytes = Queries::kBytes + 2 * Keys::kBytes + kConsumers<Size> * Out::kBytes + kBarrierBytes;
+  static constexpr int kBytes = Queries::kBytes + Keys::kBytes + Values::kBytes + kConsumers<Size> * Out::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (Queries::kBarriers + 2 * Keys::kBarriers) * 8 <= kBarrierBytes, "shared memory");
   Queries q;
-  Keys k, v;
+  Keys k;
+  Values v;
   uint8_t* outs;
 
   __device__ explicit Shared(uint8_t* base) {
     uint8_t* const keys = base + Queries::kBytes;
-    outs = keys + 2 * Keys::kBytes;
+    outs = keys + Keys::kBytes + Values::kBytes;
     uint64_t* const barriers = reinterpret_cast<uint64_t*>(outs + kConsumers<Size> * Out::kBytes);
     q = {base, barriers};
     k = {keys, barriers + Queries::kBarriers};
@@ -89,15 +93,16 @@ __device__ __forceinline__ void each_item(const ForwardArgs& a, F f) {
 
 template <int Size>
 __device__ __forceinline__ void produce(const Shared<Size>& shared, const CUtensorMap* q_map, const CUtensorMap* k_map,
-                                        const CUtensorMap* v_map, const ForwardArgs& a) {
+                                        const CUtensorMap* v_map, const CUtensorMap* ends_map, const ForwardArgs& a) {
   typename Shared<Size>::Queries::Turn q_turn;
   typename Shared<Size>::Keys::Turn turn;
   each_item<Size>(a, [&](Item<Size> item) {
     shared.q.produce(q_turn, q_map, item.head, item.first);
     q_turn.advance();
     for (; item.walk.next(); turn.advance()) {
-      shared.k.produce(turn, k_map, item.kv_head, item.walk.tile() * kKeys);
-      shared.v.produce(turn, v_map, item.kv_head, item.walk.tile() * kKeys);
+      const int32_t key = item.walk.tile() * kKeys;
+      shared.k.produce(turn, k_map, ends_map, item.kv_head, key, key / Ends::kRowValues);
+      shared.v.produce(turn, v_map, item.kv_head, key);
     }
   });
 }
@@ -123,7 +128,7 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
       const auto k = shared.k.wait(turn);
       consumer.wait_turn();
       ptx::wgmma_fence();
-      multiply_transposed<kKeys>(score, q, consumer.first_row(), k);
+      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());
       if (begun) {
         const auto v = shared.v.wait(before);
         ptx::wgmma_fence();
@@ -134,9 +139,10 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
         consumer.pass_turn();
         ptx::wgmma_wait<0>();
       }
-      shared.k.release(turn);
       if (!item.walk.all_visible())
-        hide<kKeys>(score, -INFINITY, a.mask, first_row + place.row, item.walk.tile() * kKeys + place.column);
+        hide<kKeys>(score, -INFINITY, a.mask, k.labels(), place.column, first_row + place.row,
+                    item.walk.tile() * kKeys + place.column);
+      shared.k.release(turn);
       softmax.step(score, a.scale2, shrink);
       ptx::wgmma_wait<0>();
       if (begun) shared.v.release(before);
@@ -179,15 +185,15 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
 template <int Size>
 __global__ void __launch_bounds__(kThreads<kConsumers<Size>>, 1)
     attention_forward_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
-                            const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap y_map,
-                            const __grid_constant__ ForwardArgs a) {
+                            const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap ends_map,
+                            const __grid_constant__ CUtensorMap y_map, const __grid_constant__ ForwardArgs a) {
   ATTUNE_DYNAMIC_SHARED(base);
   const Shared<Size> shared(base);
   if (threadIdx.x == 0) shared.init();
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
     ptx::registers_decrease<kProducerRegisters>();
-    if (threadIdx.x == 0) produce<Size>(shared, &q_map, &k_map, &v_map, a);
+    if (threadIdx.x == 0) produce<Size>(shared, &q_map, &k_map, &v_map, &ends_map, a);
   } else {
     ptx::registers_increase<kConsumerRegisters<kConsumers<Size>>>();
     consume<Size>(shared, &y_map, a);
@@ -196,14 +202,14 @@ __global__ void __launch_bounds__(kThreads<kConsumers<Size>>, 1)
 
 template <int Size>
 void launch(const Attention& a, const AttentionPlan& plan, const ForwardArgs& args, Stream& stream) {
-  CUtensorMap q, k, v, y;
+  CUtensorMap q, k, v, ends, y;
   if (!make_map(&q, a.q, kQueries<Size>, stream) || !make_map(&k, a.k, kKeys, stream) || !make_map(&v, a.v, kKeys, stream) ||
-      !make_map(&y, a.y, kConsumerRows, stream))
+      !make_labels_map<Ends>(&ends, plan.end, plan.padded, stream) || !make_map(&y, a.y, kConsumerRows, stream))
     return;
   const int64_t items = (plan.rows + kQueries<Size> - 1) / kQueries<Size> * plan.heads;
   stream.launch("attention_forward_wgmma", attention_forward_wgmma<Size>,
                 static_cast<unsigned>(std::min<int64_t>(items, stream.device().sms)), kThreads<kConsumers<Size>>,
-                Shared<Size>::kBytes, q, k, v, y, args);
+                Shared<Size>::kBytes, q, k, v, ends, y, args);
 }
 
 }  // namespace

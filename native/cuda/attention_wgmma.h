@@ -66,6 +66,42 @@ struct Tile {
   }
 };
 
+// Count values of T that TMA brings in rows of 128 bytes, swizzled in chunks of 16, as bits that are only moved.
+template <class T, int Count>
+struct Table {
+  static constexpr int kRowValues = kPanelRow / static_cast<int>(sizeof(T));
+  static constexpr int kRows = Count / kRowValues;
+  static constexpr int kBytes = kRows * kPanelRow;
+  static_assert(kRows <= 8, "the swizzle repeats after eight rows");
+  uint8_t* data;
+
+  // The value at `index`, even, and the next: Two is what holds both.
+  template <class Two>
+  __device__ __forceinline__ Two two(int index) const {
+    constexpr int kSize = static_cast<int>(sizeof(T));
+    const int row = index / kRowValues, byte = index % kRowValues * kSize;
+    return *reinterpret_cast<const Two*>(data + row * kPanelRow + (byte / 16 ^ row) * 16 + byte % 16);
+  }
+};
+
+// A tile and a value of T for each of its rows.
+template <class T, int Rows, int Size>
+struct LabelledTile {
+  using Labels = Table<T, Rows>;
+  static constexpr int kLoaded = Tile<Rows, Size>::kBytes + Labels::kBytes;
+  static constexpr int kBytes = Tile<Rows, Size>::kBytes + 1024;  // what is swizzled begins at a multiple of 1024
+  uint8_t* data;
+
+  __device__ __forceinline__ Tile<Rows, Size> rows() const { return {data}; }
+  __device__ __forceinline__ Labels labels() const { return {data + Tile<Rows, Size>::kBytes}; }
+  // labels_row: the row of the labels' map where those of `row` are.
+  __device__ __forceinline__ void load(uint64_t* barrier, const CUtensorMap* map, const CUtensorMap* labels_map, int32_t head,
+                                       int32_t row, int32_t labels_row) const {
+    rows().load(barrier, map, head, row);
+    ptx::tma_load_2d(labels().data, labels_map, barrier, 0, labels_row);
+  }
+};
+
 // Queues product (64, N) = a[row ...] b^T, over the Size columns of both.
 template <int N, int Size, int Rows>
 __device__ __forceinline__ void multiply_transposed(float (&product)[N / 2], Tile<Rows, Size> a, int row, Tile<N, Size> b) {
@@ -123,8 +159,10 @@ struct Ring {
     ptx::mbarrier_wait(barriers + turn.stage, turn.parity);
     return tile(turn);
   }
-  // By each consumer warp, after its own wait for the products that read the tile: other warps may still be reading.
+  // By each consumer warp, after its own wait for the products that read the tile: other warps may still be reading, and so may the
+  // other lanes, where they read labels.
   __device__ __forceinline__ void release(Turn turn) const {
+    __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barriers + Stages + turn.stage);
   }
 };
@@ -134,7 +172,8 @@ template <int Consumers>
 struct Consumer {
   int index;
 
-  __device__ Consumer() : index(static_cast<int>(threadIdx.x) / kWarpgroup - 1) {}
+  // Read from lane 0, so that the compiler knows it to be the same for the warp, and descriptors stay in uniform registers.
+  __device__ Consumer() : index(__shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / kWarpgroup - 1, 0)) {}
   __device__ __forceinline__ int first_row() const { return index * kConsumerRows; }
   __device__ __forceinline__ bool leads() const { return threadIdx.x % kWarpgroup == 0; }
   // All threads of this consumer meet.
@@ -156,6 +195,13 @@ struct Consumer {
 inline bool make_map(CUtensorMap* map, const Tensor& x, uint32_t rows, Stream& stream) {
   const uint64_t size = x.shape[2], heads = x.shape[1], tokens = x.shape[0];
   return make_tensor_map_3d(map, x.data, {size, heads, tokens}, {size * 2, heads * size * 2}, {kPanel, 1, rows}, stream);
+}
+
+// Labels of tiles of `Count` rows, one after the other from `values` on.
+template <class Labels>
+bool make_labels_map(CUtensorMap* map, const void* values, int64_t count, Stream& stream) {
+  const uint64_t rows = count / Labels::kRowValues;
+  return make_tensor_map_2d(map, values, {kPanel, rows}, {kPanelRow}, {kPanel, Labels::kRows}, stream);
 }
 
 }  // namespace attune::cuda::hopper
