@@ -34,7 +34,7 @@ template <class Unit> __global__ void __launch_bounds__(kThreads)
   }
 #pragma unroll
   for (int k = 0; k < kSteps; ++k)
-    if (first + k * blockDim.x < units) __stwb(y + to * units + first + k * blockDim.x, unit[k]);
+    if (first + k * blockDim.x < units) y[to * units + first + k * blockDim.x] = unit[k];
 }
 
 template <class Unit> void copy_rows(const GatherRows& a, Stream& stream) {

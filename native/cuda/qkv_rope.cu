@@ -221,7 +221,16 @@ template <int N, int K> struct NormSum {
   // part (D) = the sum over the block's groups, in their order. sums (groups, D) is shared memory.
   __device__ void write(const Shape& s, float* sums, float* part) const {
     const int groups = blockDim.x / s.lanes;
-    store_head(s, sums + threadIdx.x / s.lanes * s.size, a, b);
+    float* own = sums + threadIdx.x / s.lanes * s.size;
+#pragma unroll
+    for (int k = 0; k < K; ++k)
+#pragma unroll
+      for (int j = 0; j < N; ++j) {
+        const int d = place_of<N>(s, k) + j;
+        if (d >= s.size / 2) continue;
+        own[d] = a[k][j];
+        own[s.size / 2 + d] = b[k][j];
+      }
     __syncthreads();
     for (int d = threadIdx.x; d < s.size; d += blockDim.x) {
       float total = 0;

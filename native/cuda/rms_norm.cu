@@ -14,6 +14,8 @@
 namespace attune::cuda {
 namespace {
 
+// `inverse` is 1 / C throughout.
+
 // Parts of dw: 8192 columns of work for each of an H200's 132 multiprocessors, whatever the device.
 int64_t parts_for(int64_t columns) { return 132 * std::clamp<int64_t>(8192 / std::max<int64_t>(columns, 1), 1, 16); }
 
@@ -23,7 +25,7 @@ int64_t rows_of(const Tensor& x) { return x.last() ? x.size() / x.last() : 0; }
 int64_t parts_of(const RmsNormBackward& a) { return std::min(rows_of(a.x), parts_for(a.x.last())); }
 
 template <class T, class W, int N, int K, int kThreads> __global__ void __launch_bounds__(kThreads)
-    rms_norm_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
+    rms_norm_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float inverse, float eps) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   const auto xs = load_row<N, K>(x + row * columns, columns);
@@ -33,7 +35,7 @@ template <class T, class W, int N, int K, int kThreads> __global__ void __launch
   for (int k = 0; k < K; ++k)
 #pragma unroll
     for (int j = 0; j < N; ++j) squares = fmaf(xs.part[k][j], xs.part[k][j], squares);
-  const float r = 1.0f / sqrtf(block_sum(squares, sums) / static_cast<float>(columns) + eps);
+  const float r = rsqrtf(block_sum(squares, sums) * inverse + eps);
   if (rstd && threadIdx.x == 0) rstd[row] = r;
   if (!y) return;
 #pragma unroll
@@ -50,21 +52,22 @@ template <class T, class W, int N, int K, int kThreads> __global__ void __launch
 // dx may lie over dy or onto: a thread has read its elements of a row before it writes them. partials (gridDim, C), or null.
 template <class T, class W, int N, int K, int kThreads> __global__ void __launch_bounds__(kThreads)
     rms_norm_backward_rows(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, float* partials,
-                           int64_t rows, int64_t columns) {
+                           int64_t rows, int64_t columns, float inverse) {
   ATTUNE_SHARED(float, sums, 2 * kWarps);
   const auto ws = load_row<N, K>(w, columns);
   float dw[K][N] = {};
   auto next_x = load_row<N, K>(x + int64_t{blockIdx.x} * columns, columns);
   auto next_dy = load_row<N, K>(dy + int64_t{blockIdx.x} * columns, columns);
+  float next_r = rstd[blockIdx.x];
   int turn = 0;
   for (int64_t row = blockIdx.x; row < rows; row += gridDim.x) {
     const auto xs = next_x, dys = next_dy;
-    const int64_t next = row + gridDim.x;
-    if (next < rows) {
+    const float r = next_r;
+    if (const int64_t next = row + gridDim.x; next < rows) {
       next_x = load_row<N, K>(x + next * columns, columns);
       next_dy = load_row<N, K>(dy + next * columns, columns);
+      next_r = rstd[next];
     }
-    const float r = rstd[row];
     float dot = 0;
 #pragma unroll
     for (int k = 0; k < K; ++k)
@@ -77,7 +80,7 @@ template <class T, class W, int N, int K, int kThreads> __global__ void __launch
     Row<T, N, K> base = {};
     if (onto) base = load_row<N, K>(onto + row * columns, columns);
     // Two places in turn: a warp may be a row ahead of one that still reads.
-    const float shift = block_sum(dot, sums + turn * kWarps) / static_cast<float>(columns) * r * r;
+    const float shift = block_sum(dot, sums + turn * kWarps) * inverse * r * r;
     turn ^= 1;
 #pragma unroll
     for (int k = 0; k < K; ++k) {
@@ -87,7 +90,7 @@ template <class T, class W, int N, int K, int kThreads> __global__ void __launch
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         const float g = r * fmaf(-xs.part[k][j], shift, dys.part[k][j] * ws.part[k][j]);
-        out[j] = onto ? g + base.part[k][j] : g;
+        out[j] = g + base.part[k][j];
       }
       store(dx + row * columns + c, out);
     }
@@ -100,7 +103,7 @@ template <class T, class W, int N, int K, int kThreads> __global__ void __launch
 
 // The same for rows that no block's registers hold: each is read twice, and dw in a launch of its own.
 template <class T, class W, int N> __global__ void __launch_bounds__(kLongThreads)
-    rms_norm_long_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float eps) {
+    rms_norm_long_rows(const T* x, const W* w, T* y, float* rstd, int64_t columns, float inverse, float eps) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   x += row * columns;
@@ -110,7 +113,7 @@ template <class T, class W, int N> __global__ void __launch_bounds__(kLongThread
 #pragma unroll
     for (int j = 0; j < N; ++j) squares = fmaf(xs[j], xs[j], squares);
   }
-  const float r = 1.0f / sqrtf(block_sum(squares, sums) / static_cast<float>(columns) + eps);
+  const float r = rsqrtf(block_sum(squares, sums) * inverse + eps);
   if (rstd && threadIdx.x == 0) rstd[row] = r;
   if (!y) return;
   for (int64_t c = threadIdx.x * N; c < columns; c += kLongThreads * N) {
@@ -124,7 +127,8 @@ template <class T, class W, int N> __global__ void __launch_bounds__(kLongThread
 }
 
 template <class T, class W, int N> __global__ void __launch_bounds__(kLongThreads)
-    rms_norm_backward_long_rows(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, int64_t columns) {
+    rms_norm_backward_long_rows(const T* x, const W* w, const float* rstd, const T* dy, const T* onto, T* dx, int64_t columns,
+                                float inverse) {
   ATTUNE_SHARED(float, sums, kWarps);
   const int64_t row = blockIdx.x;
   const float r = rstd[row];
@@ -135,7 +139,7 @@ template <class T, class W, int N> __global__ void __launch_bounds__(kLongThread
 #pragma unroll
     for (int j = 0; j < N; ++j) dot = fmaf(dys[j] * ws[j], xs[j], dot);
   }
-  const float shift = block_sum(dot, sums) / static_cast<float>(columns) * r * r;
+  const float shift = block_sum(dot, sums) * inverse * r * r;
   for (int64_t c = threadIdx.x * N; c < columns; c += kLongThreads * N) {
     const auto xs = load<N>(x + row * columns + c), dys = load<N>(dy + row * columns + c);
     const auto ws = load<N>(w + c);
@@ -145,7 +149,7 @@ template <class T, class W, int N> __global__ void __launch_bounds__(kLongThread
 #pragma unroll
     for (int j = 0; j < N; ++j) {
       const float g = r * fmaf(-xs[j], shift, dys[j] * ws[j]);
-      out[j] = onto ? g + base[j] : g;
+      out[j] = g + base[j];
     }
     store(dx + row * columns + c, out);
   }
@@ -171,14 +175,14 @@ template <class T, class W> void run(const RmsNorm& a, Stream& stream, const T* 
   const dim3 grid = grid_of(stream, "rms_norm", rows_of(a.x));
   T* y = a.y.as<T>();
   float* rstd = a.rstd.as<float>();
-  const float eps = static_cast<float>(a.eps);
+  const float inverse = 1.0f / static_cast<float>(columns), eps = static_cast<float>(a.eps);
   if (by_row(columns, [&]<int N, int K, int kThreads>() {
         stream.launch("rms_norm", rms_norm_rows<T, W, N, K, kThreads>, grid, row_threads<N, K>(columns), 0, x, w, y, rstd, columns,
-                      eps);
+                      inverse, eps);
       }))
     return;
   by_width(columns, [&]<int N>(Access<N>) {
-    stream.launch("rms_norm", rms_norm_long_rows<T, W, N>, grid, kLongThreads, 0, x, w, y, rstd, columns, eps);
+    stream.launch("rms_norm", rms_norm_long_rows<T, W, N>, grid, kLongThreads, 0, x, w, y, rstd, columns, inverse, eps);
   });
 }
 
@@ -189,9 +193,10 @@ template <class T, class W> void run(const RmsNormBackward& a, Stream& stream, c
   const T *dy = a.dy.as<T>(), *onto = a.onto_dx.as<T>();
   T* dx = a.dx.as<T>();
   float* partials = a.dw ? stream.scratch<float>() : nullptr;
+  const float inverse = 1.0f / static_cast<float>(columns);
   if (by_row(columns, [&]<int N, int K, int kThreads>() {
         stream.launch(name, rms_norm_backward_rows<T, W, N, K, kThreads>, grid_of(stream, name, parts), row_threads<N, K>(columns),
-                      0, x, w, rstd, dy, onto, dx, partials, rows, columns);
+                      0, x, w, rstd, dy, onto, dx, partials, rows, columns, inverse);
       }))
     return;
   by_width(columns, [&]<int N>(Access<N>) {
@@ -199,7 +204,7 @@ template <class T, class W> void run(const RmsNormBackward& a, Stream& stream, c
     if (partials) stream.launch(name, rms_norm_dw_long_rows<T, N>, tiles, kLongThreads, 0, x, rstd, dy, partials, rows, columns);
     if (dx)
       stream.launch(name, rms_norm_backward_long_rows<T, W, N>, grid_of(stream, name, rows), kLongThreads, 0, x, w, rstd, dy, onto,
-                    dx, columns);
+                    dx, columns, inverse);
   });
 }
 

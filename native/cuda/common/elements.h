@@ -6,9 +6,8 @@
 // Tensors start on 64 bytes, so rows of a multiple of kWide elements move by kWide: of bf16 in one 16-byte access, of fp32 in two.
 // Other rows take the same kernel with vectors of one element.
 #pragma once
-#include <cstring>
-
 #include "prelude.h"
+#include "ptx.h"
 
 namespace attune::cuda {
 
@@ -34,14 +33,6 @@ __device__ inline float widen(float x) { return x; }
 __device__ inline float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ inline void put(float* p, float x) { *p = x; }
 __device__ inline void put(__nv_bfloat16* p, float x) { *p = __float2bfloat16(x); }
-
-// Two elements in 32 bits. The compiler joins neither stores nor conversions that are written one element at a time.
-__device__ inline uint32_t pack(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  uint32_t bits;
-  memcpy(&bits, &pair, sizeof bits);
-  return bits;
-}
 
 // N elements of T, not yet widened: what a kernel that waits for other loads keeps in registers.
 template <class T, int N> struct Vector {
@@ -80,25 +71,28 @@ template <int N, class T> __device__ inline Vector<T, N> load(const T* p) {
   return v;
 }
 
-// __stwb is a plain store that stays one access.
+// p lies in global memory.
 template <int N> __device__ inline void store(float* p, const float (&x)[N]) {
   if constexpr (N == 1) {
     put(p, x[0]);
   } else {
 #pragma unroll
-    for (int i = 0; i < N; i += 4) __stwb(reinterpret_cast<float4*>(p + i), make_float4(x[i], x[i + 1], x[i + 2], x[i + 3]));
+    for (int i = 0; i < N; i += 4)
+      ptx::store_global(p + i, make_uint4(__float_as_uint(x[i]), __float_as_uint(x[i + 1]), __float_as_uint(x[i + 2]),
+                                          __float_as_uint(x[i + 3])));
   }
 }
 template <int N> __device__ inline void store(__nv_bfloat16* p, const float (&x)[N]) {
+  using ptx::pack_bf16;
   if constexpr (N == 1) {
     put(p, x[0]);
   } else if constexpr (N == 4) {
-    __stwb(reinterpret_cast<uint2*>(p), make_uint2(pack(x[0], x[1]), pack(x[2], x[3])));
+    ptx::store_global(p, make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])));
   } else {
 #pragma unroll
     for (int i = 0; i < N; i += 8)
-      __stwb(reinterpret_cast<uint4*>(p + i),
-             make_uint4(pack(x[i], x[i + 1]), pack(x[i + 2], x[i + 3]), pack(x[i + 4], x[i + 5]), pack(x[i + 6], x[i + 7])));
+      ptx::store_global(p + i, make_uint4(pack_bf16(x[i], x[i + 1]), pack_bf16(x[i + 2], x[i + 3]), pack_bf16(x[i + 4], x[i + 5]),
+                                          pack_bf16(x[i + 6], x[i + 7])));
   }
 }
 

@@ -207,6 +207,15 @@ ATTUNE_PTX float exp2(float x) {
   return y;
 }
 
+// ---- st (9.7.9.12): a vector to global memory in one access. The compiler may take an assignment apart into elements.
+
+ATTUNE_PTX void store_global(void* to, uint4 v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
+}
+ATTUNE_PTX void store_global(void* to, uint2 v) {
+  asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(v.x), "r"(v.y) : "memory");
+}
+
 // Two floats rounded to bf16, `low` in the low half.
 ATTUNE_PTX uint32_t pack_bf16(float low, float high) {
   uint32_t packed;

@@ -125,6 +125,8 @@ inline float exp2(float x) {
   const float y = ::exp2f(x);
   return y < 0x1p-126f ? 0.f : y;  // NaN stays
 }
+inline void store_global(void* to, uint4 v) { std::memcpy(to, &v, sizeof v); }
+inline void store_global(void* to, uint2 v) { std::memcpy(to, &v, sizeof v); }
 inline uint32_t pack_bf16(float low, float high) {
   return __nv_bfloat16(low).bits | static_cast<uint32_t>(__nv_bfloat16(high).bits) << 16;
 }
