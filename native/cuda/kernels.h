@@ -16,6 +16,7 @@ ATTUNE_OPS(X)
 #define ATTUNE_CUDA_SCRATCH(X)              \
   X(attention, Attention)                   \
   X(attention_backward, AttentionBackward)  \
+  X(attention_decode, AttentionDecode)      \
   X(gemm, Gemm)                             \
   X(index_transpose, IndexTranspose)        \
   X(linear_logprob, LinearLogprob)          \
