@@ -39,24 +39,26 @@ __device__ inline void raise(Part& p, float high) {
   p.high = high;
 }
 
-template <int N, class V> __device__ inline void add(Part& p, const V (&logits)[kSteps], const bool (&there)[kSteps]) {
+// Adds kCount vectors, `stride` apart.
+template <int kCount, int N, class T> __device__ inline void add(Part& p, const T* logits, int64_t stride) {
+  Vector<T, N> v[kCount];
+#pragma unroll
+  for (int k = 0; k < kCount; ++k) v[k] = load<N>(logits + k * stride);
   float high = -INFINITY;
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k)
+  for (int k = 0; k < kCount; ++k)
 #pragma unroll
-    for (int j = 0; j < N; ++j)
-      if (there[k]) high = fmaxf(high, logits[k][j]);  // a NaN leaves it as it is
+    for (int j = 0; j < N; ++j) high = fmaxf(high, v[k][j]);  // a NaN leaves it as it is
   raise(p, high);
   const float base = base_of(p.high);
 #pragma unroll
-  for (int k = 0; k < kSteps; ++k)
+  for (int k = 0; k < kCount; ++k)
 #pragma unroll
     for (int j = 0; j < N; ++j) {
-      if (!there[k]) continue;
-      const float d = logits[k][j] - base, e = __expf(d);  // off by |d| 2^-24 of e at most: nothing beside the sum
+      const float d = v[k][j] - base, e = __expf(d);  // off by |d| 2^-24 of e at most: nothing beside the sum
       p.sum += e;
       p.weighted = fmaf(e, fmaxf(d, -200.0f), p.weighted);  // -inf counts 0; a NaN is in e
-      p.plain += logits[k][j];
+      p.plain += v[k][j];
     }
 }
 
@@ -77,17 +79,9 @@ template <class T, int N> __global__ void __launch_bounds__(kThreads)
   const T* z = logits + row * columns;
   const int64_t stride = int64_t{blockDim.x} * N;
   Part part = nothing();
-  for (int64_t base = int64_t{threadIdx.x} * N; base < columns; base += kSteps * stride) {
-    Vector<T, N> v[kSteps];
-    bool there[kSteps];
-#pragma unroll
-    for (int k = 0; k < kSteps; ++k) {
-      there[k] = base + k * stride < columns;
-      v[k] = {};
-      if (there[k]) v[k] = load<N>(z + base + k * stride);
-    }
-    add<N>(part, v, there);
-  }
+  int64_t at = int64_t{threadIdx.x} * N;
+  for (; at + (kSteps - 1) * stride < columns; at += kSteps * stride) add<kSteps, N>(part, z + at, stride);
+  for (; at < columns; at += stride) add<1, N>(part, z + at, stride);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp, warps = blockDim.x / kWarp;
   part = warp_join(part);
   if (lane == 0) parts[warp] = part;
