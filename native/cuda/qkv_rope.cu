@@ -26,6 +26,7 @@ constexpr int64_t kParts = 4 * 132;  // of the norms' gradients: four blocks for
 struct Shape {
   int64_t rows;
   int heads, kv_heads, size;  // H, K, D
+  float inverse;              // 1 / D
   int lanes;                  // of a head
 
   __device__ int all() const { return heads + 2 * kv_heads; }
@@ -84,24 +85,15 @@ template <int N, int K> struct Angles {
       }
     }
   }
-  __device__ void turn(float (&a)[K][N], float (&b)[K][N]) const {
+  // Rotates by the angles, or back.
+  template <bool kBack> __device__ void turn(float (&a)[K][N], float (&b)[K][N]) const {
 #pragma unroll
     for (int k = 0; k < K; ++k)
 #pragma unroll
       for (int j = 0; j < N; ++j) {
-        const float p = a[k][j], q = b[k][j];
-        a[k][j] = fmaf(-q, sine[k][j], p * cosine[k][j]);
-        b[k][j] = fmaf(p, sine[k][j], q * cosine[k][j]);
-      }
-  }
-  __device__ void turn_back(float (&a)[K][N], float (&b)[K][N]) const {
-#pragma unroll
-    for (int k = 0; k < K; ++k)
-#pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const float p = a[k][j], q = b[k][j];
-        a[k][j] = fmaf(q, sine[k][j], p * cosine[k][j]);
-        b[k][j] = fmaf(-p, sine[k][j], q * cosine[k][j]);
+        const float p = a[k][j], q = b[k][j], s = kBack ? -sine[k][j] : sine[k][j];
+        a[k][j] = fmaf(-q, s, p * cosine[k][j]);
+        b[k][j] = fmaf(p, s, q * cosine[k][j]);
       }
   }
 };
@@ -116,7 +108,7 @@ template <class T, int N, int K> __device__ inline void widen_head(const Halves<
     }
 }
 
-// The sum over a head of f(x, y) for the elements of both halves, in each of its lanes.
+// The sum over a head of f(k, j), which speaks of the elements at a[k][j] and b[k][j]; in each of its lanes.
 template <int N, int K, class F> __device__ inline float head_sum(const Shape& s, F f) {
   float sum = 0;
 #pragma unroll
@@ -161,7 +153,7 @@ template <class T, class W, bool kNorm, int N, int K> __global__ void __launch_b
       widen_head(x[i], a, b);
       if constexpr (kNorm) {
         const float squares = head_sum<N, K>(s, [&](int k, int j) { return fmaf(a[k][j], a[k][j], b[k][j] * b[k][j]); });
-        const float r = 1.0f / sqrtf(squares / static_cast<float>(s.size) + eps);
+        const float r = rsqrtf(squares * s.inverse + eps);
         if (h < s.turned()) {
           const auto w = load_head<N, K>(s, h < s.heads ? norms.q : norms.k, true);
 #pragma unroll
@@ -175,7 +167,7 @@ template <class T, class W, bool kNorm, int N, int K> __global__ void __launch_b
         }
       }
       if (h >= s.all()) continue;
-      if (h < s.turned()) angles.turn(a, b);
+      if (h < s.turned()) angles.template turn<false>(a, b);
       store_head(s, out.head(s, row, h), a, b);
     }
   }
@@ -199,7 +191,7 @@ template <class T, int N, int K> __global__ void __launch_bounds__(kThreads)
       if (h >= s.all()) continue;
       float a[K][N], b[K][N];
       widen_head(g[i], a, b);
-      if (h < s.turned()) angles.turn_back(a, b);
+      if (h < s.turned()) angles.template turn<true>(a, b);
       store_head(s, dqkv + (row * s.all() + h) * s.size, a, b);
     }
   }
@@ -260,7 +252,7 @@ template <class T, class W, int N, int K> __global__ void __launch_bounds__(kThr
       float a[K][N], b[K][N];
       widen_head(g, a, b);
       if (turned) {
-        angles.turn_back(a, b);
+        angles.template turn<true>(a, b);
         if (h < s.heads)
           dq_norm.add(a, b, r, x);
         else
@@ -276,7 +268,7 @@ template <class T, class W, int N, int K> __global__ void __launch_bounds__(kThr
       const float dot = head_sum<N, K>(s, [&](int k, int j) { return fmaf(a[k][j], x.a[k][j], b[k][j] * x.b[k][j]); });
       if (!there || !dqkv) continue;
       if (turned) {
-        const float shift = dot / static_cast<float>(s.size) * r * r;
+        const float shift = dot * s.inverse * r * r;
 #pragma unroll
         for (int k = 0; k < K; ++k)
 #pragma unroll
@@ -312,7 +304,12 @@ unsigned threads_of(const Shape& s, int heads_in_flight) {
 }
 
 Shape shape_of(const Tensor& q, const Tensor& k) {
-  return {q.shape[0], static_cast<int>(q.shape[1]), static_cast<int>(k.shape[1]), static_cast<int>(q.shape[2]), 1};
+  return {q.shape[0],
+          static_cast<int>(q.shape[1]),
+          static_cast<int>(k.shape[1]),
+          static_cast<int>(q.shape[2]),
+          1.0f / static_cast<float>(q.shape[2]),
+          1};
 }
 
 int64_t parts_of(const QkvRopeBackward& a) { return a.dq_norm || a.dk_norm ? std::min(a.dq.shape[0], kParts) : 0; }
