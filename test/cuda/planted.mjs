@@ -119,7 +119,7 @@ try {
     writeFileSync(target, planted(plant));
     const objects = units(plant.file).map((unit) => {
       const object = join(copy, `${unit}.o`);
-      const args = ["-std=c++20", "-O1", "-w", "-x", "c++", "-DATTUNE_SIMT", `-I${join(copy, "native/simt/include")}`];
+      const args = ["-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-x", "c++", "-DATTUNE_SIMT", `-I${join(copy, "native/simt/include")}`];
       execFileSync("g++", [...args, "-c", join(copy, "native/cuda", unit), "-o", object]);
       return object;
     });
