@@ -47,10 +47,12 @@ function draw(i) {
 function content(t, values, seed) {
   const n = size(t);
   const at = Array.isArray(values) ? (i) => values[i] : values === "positive" ? (i) => 0.5 + Math.abs(draw(i + seed)) : (i) => draw(i + seed);
-  if (t.dtype === "int32") return Int32Array.from({ length: n }, (_, i) => at(i));
-  const x = new Float32Array(n);
+  const x = t.dtype === "int32" ? new Int32Array(n) : new Float32Array(n);
   for (let i = 0; i < n; i++) x[i] = at(i);
-  return t.dtype === "float32" ? x : Uint16Array.from(new Uint32Array(x.buffer), (u) => u >>> 16);
+  if (t.dtype !== "bfloat16") return x;
+  const [bits, halves] = [new Uint32Array(x.buffer), new Uint16Array(n)];
+  for (let i = 0; i < n; i++) halves[i] = bits[i] >>> 16;
+  return halves;
 }
 
 /** The graph of one op with its data: buffers by name. What may be in place is, as in a training step. */

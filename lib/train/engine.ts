@@ -16,16 +16,29 @@ export interface HeadPlan {
   readonly align: boolean;
 }
 
-const CHUNK_BYTES = 32 << 20;
+/** How work is cut for a device: pieces that fit a CPU's caches, or that fill a GPU. */
+export interface Grain {
+  /** Micro-batches of about this many tokens cost no speed and keep activations small. */
+  readonly tokens: number;
+  /** Logits of a chunk of the head. */
+  readonly chunkBytes: number;
+  /** Logits of one example that are kept rather than computed twice. */
+  readonly keptBytes: number;
+}
+const GRAINS = {
+  host: { tokens: 640, chunkBytes: 32 * 2 ** 20, keptBytes: 96 * 2 ** 20 },
+  gpu: { tokens: 16_384, chunkBytes: 2 * 2 ** 30, keptBytes: 4 * 2 ** 30 },
+} satisfies Record<string, Grain>;
+export const grainOf = (device: string): Grain => (device === "cuda" ? GRAINS.gpu : GRAINS.host);
+
 /** With a large vocabulary fewer rows than this pay too much for adding up the head's gradient once a chunk. */
 const LEAST_ROWS = 128;
-const KEPT_LIMIT = 96 << 20;
 
 /** `rows` and `examples` are the most that any micro-batch can have; `longest` the most rows of one example. */
-export function planHead(vocab: number, tokens: number, rows: number, examples: number, longest: number, loss: LossSpec["kind"]): HeadPlan {
-  const byBytes = Math.max(LEAST_ROWS, Math.floor(CHUNK_BYTES / (4 * vocab) / 16) * 16);
+export function planHead(grain: Grain, vocab: number, tokens: number, rows: number, examples: number, longest: number, loss: LossSpec["kind"]): HeadPlan {
+  const byBytes = Math.max(LEAST_ROWS, Math.floor(grain.chunkBytes / (4 * vocab) / 16) * 16);
   const together = loss === "dpo"; // an example's loss needs all its rows
-  const keepLogits = !together || longest * vocab * 4 <= KEPT_LIMIT;
+  const keepLogits = !together || longest * vocab * 4 <= grain.keptBytes;
   const align = together && keepLogits;
   const most = Math.max(1, Math.min(rows, align ? Math.max(byBytes, longest) : byBytes));
   // Two aligned neighbours hold more than `most` rows between them: at most 2 rows / most + 1 chunks.

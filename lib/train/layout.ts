@@ -4,13 +4,11 @@ import type { TreeTable } from "../data/tree_table.ts";
 import { ConfigError } from "../errors.ts";
 import type { DpoConfig, RunConfig, Task } from "./config.ts";
 import type { LoadedModel } from "../engine/model.ts";
-import { compileStep, planHead, type HeadPlan, type Heads } from "./engine.ts";
+import { compileStep, grainOf, planHead, type HeadPlan, type Heads } from "./engine.ts";
 import type { Shrinking } from "./memory.ts";
 import type { LossSpec } from "./programs.ts";
 import { mostRows } from "./reference.ts";
 
-/** Micro-batches of about this many tokens cost no speed and keep activations small. */
-const USUAL_TOKENS = 640;
 /** Rows that an evaluation packs together. */
 export const EVALUATION_GROUP = 64;
 
@@ -28,14 +26,15 @@ export interface Layouts {
 }
 
 /** The layouts of a run that trains on `trees` and evaluates on `held`, where given; `tokens`: as if no example were longer, in micro-batches of that many. */
-export function layoutsOf(task: Task, config: RunConfig, vocabSize: number, trees: TreeTable, held: TreeTable | undefined, tokens?: number): Layouts {
+export function layoutsOf(task: Task, config: RunConfig, { model, session }: LoadedModel, trees: TreeTable, held: TreeTable | undefined, tokens?: number): Layouts {
   const sharePrompt = sharesPrompt(config);
+  const grain = grainOf(session.device);
   const layout = (of: TreeTable, together: number, key: string): Layout => {
     const examples = Math.min(together, of.length);
     const longest = longestTree(of, sharePrompt);
-    const tokensPerBatch = tokens ?? tokensFor(longest, examples, config.tokensPerBatch, key);
+    const tokensPerBatch = tokens ?? tokensFor(longest, examples, grain.tokens, config.tokensPerBatch, key);
     const rowsPerBatch = tokens ?? mostRows(of, tokensPerBatch);
-    const head = planHead(vocabSize, tokensPerBatch, rowsPerBatch, examples, Math.min(mostRows(of, 1), rowsPerBatch), task);
+    const head = planHead(grain, model.config.vocabSize, tokensPerBatch, rowsPerBatch, examples, Math.min(mostRows(of, 1), rowsPerBatch), task);
     return { trees: of, pack: { tokensPerBatch, rowsPerBatch, sharePrompt }, head, longest: longest.tokens };
   };
   return { training: layout(trees, config.batchSize, "dataset"), evaluation: held && layout(held, EVALUATION_GROUP, "eval_dataset") };
@@ -61,7 +60,7 @@ export function shrinking(task: Task, config: RunConfig, loaded: LoadedModel, no
   const loss = lossOf(task, config);
   const sets = setsOf(now);
   const activations = async (tokens: number): Promise<number> => {
-    const at = layoutsOf(task, config, loaded.model.config.vocabSize, now.training.trees, now.evaluation?.trees, tokens);
+    const at = layoutsOf(task, config, loaded, now.training.trees, now.evaluation?.trees, tokens);
     const { arenaBytes } = await compileStep(loaded, "microStep", at.training.head, loss);
     return at.evaluation ? Math.max(arenaBytes, (await compileStep(loaded, "evaluationStep", at.evaluation.head, loss)).arenaBytes) : arenaBytes;
   };
@@ -77,9 +76,9 @@ function longestTree(trees: TreeTable, shared: boolean): { readonly tokens: numb
 }
 
 /** The given budget, or one that holds every example and packs small ones. */
-function tokensFor(longest: { readonly tokens: number; readonly row: number }, examples: number, given: number | null, key: string): number {
+function tokensFor(longest: { readonly tokens: number; readonly row: number }, examples: number, usual: number, given: number | null, key: string): number {
   const { tokens, row } = longest;
-  if (given === null) return Math.max(tokens, Math.min(USUAL_TOKENS, examples * tokens));
+  if (given === null) return Math.max(tokens, Math.min(usual, examples * tokens));
   if (tokens > given)
     throw new ConfigError(`tokens_per_batch: must hold every example, got ${given} and row ${row} of ${key} with ${tokens} tokens (set tokens_per_batch to ${tokens} or more, or max_length lower)`);
   return given;

@@ -54,7 +54,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     const { data, held } = await prepareSets(task, config, loaded, hooks);
     await using other = await otherReference(config, machine);
     const loss = lossOf(task, config);
-    const layouts = layoutsOf(task, config, loaded.model.config.vocabSize, data.trees, held?.trees);
+    const layouts = layoutsOf(task, config, loaded, data.trees, held?.trees);
     const { trees, head, pack } = layouts.training;
     const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
     const adam = { beta1, beta2, eps, weightDecay };

@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { NumericError } from "../errors.ts";
 import { pruneCheckpoints } from "../io/checkpoint.ts";
 import { JsonlWriter, truncateToStep } from "../io/jsonl_writer.ts";
-import { loadAddon } from "../runtime/addon.ts";
 import type { RunConfig, Task } from "./config.ts";
 import { writeReport } from "./report.ts";
 import { openRunFolder, takeRunFolder, type RunFolder, type Summary } from "./run_folder.ts";
@@ -158,7 +157,7 @@ export class Run {
       train_tokens_per_second: (trainer.numTokens - this.#firstTokens) / seconds,
       num_tokens: trainer.numTokens,
       reference_seconds: trainer.referenceSeconds,
-      peak_bytes: loadAddon().peakRss(),
+      peak_bytes: trainer.loaded.session.peakBytes,
     };
     await this.#metrics.append(summary);
     await this.#metrics.sync();

@@ -6,7 +6,6 @@ import { TreeTable } from "../data/tree_table.ts";
 import type { Tree } from "../data/types.ts";
 import { DataError, NumericError, StateError } from "../errors.ts";
 import { learningRateFactor } from "../optim/schedules.ts";
-import { loadAddon } from "../runtime/addon.ts";
 import { warmupSteps, type DpoConfig, type RunConfig, type Task } from "./config.ts";
 import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
@@ -81,7 +80,7 @@ export class Trainer {
       const { adamBeta1: beta1, adamBeta2: beta2, adamEpsilon: eps, weightDecay } = config;
       const adam = { beta1, beta2, eps, weightDecay };
       const loss = lossOf(task, config);
-      const layouts = layoutsOf(task, config, loaded.model.config.vocabSize, data.trees, held?.trees);
+      const layouts = layoutsOf(task, config, loaded, data.trees, held?.trees);
       const plans = await compileTraining(loaded, headsOf(layouts), loss, adam);
       await using other = await otherReference(config, machine);
       const memory = await memoryOfRun(loaded, Object.values(plans), scoredSizes(task, layouts), other?.loaded);
@@ -166,7 +165,7 @@ export class Trainer {
       num_tokens: this.numTokens,
       step_seconds: seconds,
       tokens_per_second: tokens / seconds,
-      peak_bytes: loadAddon().peakRss(),
+      peak_bytes: this.loaded.session.peakBytes,
     } as StepMetrics;
   }
 

@@ -45,14 +45,12 @@ class CudaRecording final : public Recording {
     if (nanoseconds != nullptr) return profile(nanoseconds);
     if (!listed_) {
       listed_ = true;
-      if (Status s = list(nullptr); !s.ok()) return s;
-      return failed("run", cudaStreamSynchronize(stream_));
+      return list(nullptr);
     }
     if (graph_ == nullptr) {
       if (Status s = capture(); !s.ok()) return s;
     }
-    if (cudaError_t e = cudaGraphLaunch(graph_, stream_); e != cudaSuccess) return failed("graph", e);
-    return failed("run", cudaStreamSynchronize(stream_));
+    return failed("graph", cudaGraphLaunch(graph_, stream_));
   }
 
  private:
@@ -147,22 +145,25 @@ class CudaMachine final : public Machine {
   }
   Status put(void* to, const void* from, int64_t bytes) override {
     if (Status s = queue_put(to, from, bytes); !s.ok()) return s;
-    return failed("copy", cudaStreamSynchronize(stream_));
+    return finish();
   }
   Status get(void* to, const void* from, int64_t bytes) override {
-    if (bytes == 0) return Status::good();
-    if (cudaError_t e = cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_); e != cudaSuccess)
-      return failed("copy", e);
-    return failed("copy", cudaStreamSynchronize(stream_));
+    if (Status s = queue_get(to, from, bytes); !s.ok()) return s;
+    return finish();
   }
   Status zero(void* to, int64_t bytes) override {
     if (cudaError_t e = cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream_); e != cudaSuccess) return failed("zero", e);
-    return failed("zero", cudaStreamSynchronize(stream_));
+    return finish();
   }
   Status queue_put(void* to, const void* from, int64_t bytes) override {
     if (bytes == 0) return Status::good();
     return failed("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_));
   }
+  Status queue_get(void* to, const void* from, int64_t bytes) override {
+    if (bytes == 0) return Status::good();
+    return failed("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_));
+  }
+  Status finish() override { return failed("run", cudaStreamSynchronize(stream_)); }
   std::unique_ptr<Recording> record(std::vector<Call> calls) override {
     return std::make_unique<CudaRecording>(std::move(calls), stream_, device_);
   }

@@ -23,7 +23,7 @@ struct Call {
 class Recording {
  public:
   virtual ~Recording() = default;
-  // Runs every call, in order. `nanoseconds`, one per call: adds what each took, or null.
+  // Queues every call, in order. With `nanoseconds`, one per call, it waits and adds what each took.
   virtual Status run(double* nanoseconds) = 0;
 };
 
@@ -35,8 +35,10 @@ class Machine {
   virtual Status put(void* device, const void* host, int64_t bytes) = 0;
   virtual Status get(void* host, const void* device, int64_t bytes) = 0;
   virtual Status zero(void* device, int64_t bytes) = 0;
-  // Queued: the host bytes must stay as they are until the next Recording::run or get ends.
+  // Queued: the host bytes must stay until `finish` ends, which waits for all that was queued and says what went wrong.
   virtual Status queue_put(void* device, const void* host, int64_t bytes) = 0;
+  virtual Status queue_get(void* host, const void* device, int64_t bytes) = 0;
+  virtual Status finish() = 0;
   virtual std::unique_ptr<Recording> record(std::vector<Call> calls) = 0;
   // Host memory that queued copies read fastest from. Empty where there is none.
   virtual Memory staging(int64_t bytes) = 0;

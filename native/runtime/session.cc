@@ -218,12 +218,9 @@ Status Session::copy_inputs(Loaded& p, RunRequest& request) {
   return Status::good();
 }
 
-Status Session::copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts,
-                            HostArray* out) const {
-  const size_t i = p.index_of(name);
-  const Tensor t = tensor_of(p.program.buffers[i].type, counts, nullptr);
-  if (Status s = out->make(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank)); !s.ok()) return s;
-  return get(*p.spaces[i], 0, out->data.get(), out->bytes());
+Status Session::make_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const {
+  const Tensor t = tensor_of(p.program.buffers[p.index_of(name)].type, counts, nullptr);
+  return out->make(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank));
 }
 
 void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& counts) {
@@ -280,8 +277,9 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   if (machine_) {
     if (cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
     if (Status s = execute_recorded(p, request.profile); !s.ok()) return s;
+    return unstage_outputs(p, request, outputs);
   }
-  for (size_t i = 0; !machine_ && i < p.program.code.size(); ++i) {
+  for (size_t i = 0; i < p.program.code.size(); ++i) {
     if (cancel.load(std::memory_order_relaxed))
       return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
     if (!request.profile) {
@@ -294,7 +292,9 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   }
   outputs->resize(request.outputs.size());
   for (size_t i = 0; i < request.outputs.size(); ++i) {
-    if (Status s = copy_output(p, request.outputs[i], request.counts, &(*outputs)[i]); !s.ok()) return s;
+    HostArray& out = (*outputs)[i];
+    if (Status s = make_output(p, request.outputs[i], request.counts, &out); !s.ok()) return s;
+    if (Status s = get(*p.spaces[p.index_of(request.outputs[i])], 0, out.data.get(), out.bytes()); !s.ok()) return s;
   }
   return Status::good();
 }

@@ -119,10 +119,11 @@ class Session {
   Status find(const std::string& name, BufferState** out) const;
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
-  Status copy_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
+  Status make_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, const std::vector<const HostArray*>& given);
   Status execute_recorded(Loaded& p, bool profile);
+  Status unstage_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
 
   const Device* device_ = nullptr;
   std::unique_ptr<Machine> machine_;  // outlives all memory below; null where the device computes in host memory

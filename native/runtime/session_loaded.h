@@ -21,10 +21,10 @@ struct Session::Loaded {
   std::vector<std::unique_ptr<BufferState>> own;   // inputs/, outputs/
   int64_t own_bytes = 0;
   std::vector<double> nanoseconds;                 // per instruction, over profiled runs
-  // On a device with memory of its own: the instructions' structs, the calls, and inputs on their way in.
+  // On a device with memory of its own: the instructions' structs, the calls, inputs on their way in and outputs out.
   std::vector<std::unique_ptr<uint8_t[]>> args;
   std::unique_ptr<Recording> recording;
-  Memory staging;
+  Memory staging, unstaging;
 
   // spaces.size() where there is none.
   size_t index_of(const std::string& name) const {

@@ -16,12 +16,13 @@ bool counted_by_rows(const Type& t) {
   return true;
 }
 
+int64_t padded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
 }  // namespace
 
 // Every input at capacity, through one piece of staging memory.
 Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& given) {
   int64_t total = 0;
-  const auto padded = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
   for (size_t i = 0; i < given.size(); ++i)
     if (given[i] != nullptr) total += padded(p.spaces[i]->type.bytes());
   if (p.staging.bytes() < total) p.staging = machine_->staging(total);
@@ -38,6 +39,33 @@ Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& giv
     std::memset(to + used, type.dtype == DType::i32 ? 0xff : 0, all - used);
     if (Status s = machine_->queue_put(p.spaces[i]->memory.data(), to, type.bytes()); !s.ok()) return s;
     at += padded(type.bytes());
+  }
+  return Status::good();
+}
+
+// Every wanted buffer, in use, through another piece; with one wait, which ends the run.
+Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs) {
+  int64_t total = 0;
+  outputs->resize(request.outputs.size());
+  for (size_t i = 0; i < outputs->size(); ++i) {
+    if (Status s = make_output(p, request.outputs[i], request.counts, &(*outputs)[i]); !s.ok()) return s;
+    total += padded((*outputs)[i].bytes());
+  }
+  if (p.unstaging.bytes() < total) p.unstaging = machine_->staging(total);
+  if (p.unstaging.bytes() < total) return Status::bad(Fault::memory, "outputs: no room for " + std::to_string(total) + " bytes of host memory");
+  int64_t at = 0;
+  for (const HostArray& out : *outputs) {
+    const BufferState& from = *p.spaces[p.index_of(out.name)];
+    if (!counted_by_rows(from.type))
+      return Status::bad(Fault::shape, "output " + out.name + ": only its first axis may be counted on this device, got " + from.type.text());
+    if (Status s = machine_->queue_get(p.unstaging.data() + at, from.memory.data(), out.bytes()); !s.ok()) return s;
+    at += padded(out.bytes());
+  }
+  if (Status s = machine_->finish(); !s.ok()) return s;
+  at = 0;
+  for (HostArray& out : *outputs) {
+    if (out.bytes() > 0) std::memcpy(out.data.get(), p.unstaging.data() + at, static_cast<size_t>(out.bytes()));
+    at += padded(out.bytes());
   }
   return Status::good();
 }

@@ -167,9 +167,11 @@ class Product {
   }
 
   Status run(const Gemm& g, const Found& f, Stream& stream) const {
+    // Always in place: the library's sums have other bits where C and D are two matrices.
     const float one = 1, onto = g.onto ? 1 : 0;
-    const void* c = g.onto ? g.onto.data : g.y.data;
-    return l_.Matmul(l_.handle, product_, &one, g.b.data, a_, g.a.data, b_, &onto, c, y_, g.y.data, y_, &f.algorithm,
+    if (g.onto && g.onto.data != g.y.data)
+      cudaMemcpyAsync(g.y.data, g.onto.data, static_cast<size_t>(g.y.bytes()), cudaMemcpyDeviceToDevice, stream.handle());
+    return l_.Matmul(l_.handle, product_, &one, g.b.data, a_, g.a.data, b_, &onto, g.y.data, y_, g.y.data, y_, &f.algorithm,
                      stream.scratch<void>(), kWorkspace, stream.handle());
   }
 
