@@ -77,9 +77,14 @@ class TileWalk {
   bool all_ = false;
 };
 
-// What the backward knows of a query: its log-sum-exp in base 2 (inf: it sees nothing, and rows of the padding), and dy . y.
-struct alignas(8) QueryStats {
-  float lse2, delta;
+// What the backward knows of 32 neighbouring queries: their log-sum-exps in base 2 (inf: it sees nothing, and rows of the padding),
+// then their dy . y.
+struct alignas(16) QueryStats {
+  static constexpr int kQueries = 32;
+  float lse2[kQueries], delta[kQueries];
+
+  static __device__ float lse2_of(const QueryStats* of_head, int32_t query) { return of_head[query / kQueries].lse2[query % kQueries]; }
+  static __device__ float delta_of(const QueryStats* of_head, int32_t query) { return of_head[query / kQueries].delta[query % kQueries]; }
 };
 
 // Outer tiles beside inner ones, and which axis is outer.
@@ -99,7 +104,7 @@ struct AttentionPlan {
   int32_t *end, *pos;
   Bounds* bounds;
   TileTable by_query, by_key;
-  QueryStats* stats;  // (heads, padded), of the backward alone
+  QueryStats* stats;  // (heads, padded / 32), of the backward alone
   int32_t splits;     // blocks that share a tile of dk and dv in the wgmma family, each with some heads of the group
   float* partials;    // (2, splits, rows, kv_heads, size): their dk, then their dv; where there is more than one
   int64_t bytes;
@@ -108,6 +113,7 @@ struct AttentionPlan {
   AttentionPlan(const AttentionBackward& a, uint8_t* scratch);
 
   int64_t group() const { return heads / kv_heads; }
+  int64_t head_stats() const { return padded / QueryStats::kQueries; }
   AttentionMask mask() const { return {end, window ? pos : nullptr, bounds, static_cast<int32_t>(rows), window}; }
 
  private:

@@ -14,7 +14,7 @@ constexpr int kBlockRows = 64;
 
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    query_stats(const T* y, const T* dy, const float* lse, QueryStats* stats, int32_t rows, int64_t padded, int32_t heads,
+    query_stats(const T* y, const T* dy, const float* lse, QueryStats* stats, int32_t rows, int64_t head_stats, int32_t heads,
                 int32_t size, int32_t lanes) {
   const int32_t head = blockIdx.x % heads, first = blockIdx.x / heads * kBlockRows;
   const int column = threadIdx.x % lanes * kWide, step = kThreads / lanes;
@@ -29,9 +29,11 @@ __global__ void __launch_bounds__(kThreads)
       for (int i = 0; i < kWide; ++i) delta = fmaf(a[i], b[i], delta);
     }
     delta = warp_sum(delta, lanes);
-    if (column == 0)
-      stats[head * padded + row] = row < rows ? QueryStats{lse[int64_t{head} * rows + row] * 1.44269504f, delta}
-                                              : QueryStats{INFINITY, 0};
+    if (column == 0) {
+      QueryStats& to = stats[head * head_stats + row / QueryStats::kQueries];
+      to.lse2[row % QueryStats::kQueries] = row < rows ? lse[int64_t{head} * rows + row] * 1.44269504f : INFINITY;
+      to.delta[row % QueryStats::kQueries] = delta;
+    }
   }
 }
 
@@ -41,7 +43,7 @@ void fill_stats(const AttentionBackward& a, const AttentionPlan& plan, Stream& s
   const unsigned blocks = static_cast<unsigned>(plan.padded / kBlockRows * plan.heads);
   typed(a.y, [&]<class T>(T* y) {
     stream.launch("attention_query_stats", query_stats<T>, blocks, kThreads, 0, y, a.dy.as<const T>(),
-                  a.lse.as<const float>(), plan.stats, static_cast<int32_t>(plan.rows), plan.padded,
+                  a.lse.as<const float>(), plan.stats, static_cast<int32_t>(plan.rows), plan.head_stats(),
                   static_cast<int32_t>(plan.heads), static_cast<int32_t>(plan.size), lanes);
   });
 }

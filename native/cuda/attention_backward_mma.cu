@@ -16,9 +16,9 @@ using namespace mma;
 struct BackwardArgs {
   const __nv_bfloat16 *q, *k, *v, *dy;
   __nv_bfloat16 *dq, *dk, *dv;  // each may be null
-  const QueryStats* stats;      // (H, padded)
+  const QueryStats* stats;      // (H, head_stats)
   AttentionMask mask;
-  int64_t padded;
+  int64_t head_stats;
   int32_t heads, group, size;
   float scale, scale2;
 };
@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_mma(BackwardArgs a) 
   const int64_t q_stride = int64_t{a.heads} * a.size, kv_stride = int64_t{a.heads / a.group} * a.size;
   const int64_t q_at = int64_t{head} * a.size, kv_at = int64_t{head / a.group} * a.size;
   const Place place;
-  const OwnQueries queries(a.stats + head * a.padded, first + place.row);
+  const OwnQueries queries(a.stats + head * a.head_stats, first + place.row);
 
   float dq[Size / 2];
   clear(dq);
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_mma(BackwardArgs a
     for (int32_t query = first; query < last; query += Inner) {
       if (!a.mask.any_visible(query, first)) continue;
       const int64_t q_at = int64_t{head} * a.size;
-      const ValuesOfRows<QueryStats> stats = {a.stats + head * a.padded + query};
+      const ValuesOfRows<float> stats = {a.stats[head * a.head_stats + query / QueryStats::kQueries].lse2};
       q.load(a.q + q_at, q_stride, query, rows, a.size);
       dy.load(a.dy + q_at, q_stride, query, rows, a.size);
       wait_for_tiles();
@@ -172,7 +172,7 @@ void attention_backward_mma(const AttentionBackward& a, const AttentionPlan& pla
                              a.dv.as<__nv_bfloat16>(),
                              plan.stats,
                              plan.mask(),
-                             plan.padded,
+                             plan.head_stats(),
                              static_cast<int32_t>(plan.heads),
                              static_cast<int32_t>(plan.group()),
                              static_cast<int32_t>(plan.size),

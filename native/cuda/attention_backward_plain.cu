@@ -16,9 +16,9 @@ constexpr int R = 2;
 struct BackwardArgs {
   const void *q, *k, *v, *dy;
   void *dq, *dk, *dv;       // each may be null
-  const QueryStats* stats;  // (H, padded)
+  const QueryStats* stats;  // (H, head_stats)
   AttentionMask mask;
-  int64_t padded;
+  int64_t head_stats;
   int32_t heads, kv_heads, size;
   float scale, scale2;
 };
@@ -28,10 +28,10 @@ struct Pair {
   float p, ds;
 };
 
-__device__ Pair gradients(const BackwardArgs& a, QueryStats query, int32_t i, int32_t j, float score, float dp) {
+__device__ Pair gradients(const BackwardArgs& a, float lse2, float delta, int32_t i, int32_t j, float score, float dp) {
   if (i >= a.mask.rows || !a.mask.visible(i, j)) return {0, 0};
-  const float p = exp2f(score * a.scale2 - query.lse2);
-  return {p, p * (dp - query.delta)};
+  const float p = exp2f(score * a.scale2 - lse2);
+  return {p, p * (dp - delta)};
 }
 
 // One buffer of shared memory, as tiles.
@@ -60,16 +60,19 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_plain(BackwardArgs a
   const int32_t first = blockIdx.x / a.heads * Rows::kRows, last = min(a.mask.rows, first + Rows::kRows);
   const int64_t q_stride = int64_t{a.heads} * a.size, kv_stride = int64_t{a.kv_heads} * a.size;
   const int64_t q_at = int64_t{head} * a.size, kv_at = int64_t{kv_head} * a.size;
-  const QueryStats* const stats = a.stats + head * a.padded;
+  const QueryStats* const stats = a.stats + head * a.head_stats;
   const AttentionMask mask = a.mask;
-  auto sees = [&](int32_t row) { return row < mask.rows && stats[row].lse2 != INFINITY; };
+  auto sees = [&](int32_t row) { return row < mask.rows && QueryStats::lse2_of(stats, row) != INFINITY; };
   auto seen = [&](int32_t row) { return row < mask.rows && mask.end[row] > row; };
 
   float dq[R][Rows::kColumns];
   clear(dq);
-  QueryStats own[R];
+  float lse2[R], delta[R];
 #pragma unroll
-  for (int r = 0; r < R; ++r) own[r] = stats[first + ty + kSide * r];
+  for (int r = 0; r < R; ++r) {
+    lse2[r] = QueryStats::lse2_of(stats, first + ty + kSide * r);
+    delta[r] = QueryStats::delta_of(stats, first + ty + kSide * r);
+  }
   Rows::load(room.q, static_cast<const T*>(a.q) + q_at, q_stride, first, a.size, sees);
   Rows::load(room.dy, static_cast<const T*>(a.dy) + q_at, q_stride, first, a.size, sees);
   for (int32_t key = 0; key < last; key += Rows::kRows) {
@@ -84,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dq_plain(BackwardArgs a
     for (int r = 0; r < R; ++r)
 #pragma unroll
       for (int c = 0; c < R; ++c)
-        dp[r][c] = gradients(a, own[r], first + ty + kSide * r, key + tx + kSide * c, score[r][c], dp[r][c]).ds;
+        dp[r][c] = gradients(a, lse2[r], delta[r], first + ty + kSide * r, key + tx + kSide * c, score[r][c], dp[r][c]).ds;
     Rows::store_square(room.ds, dp);
     __syncthreads();
     Rows::accumulate(dq, room.ds, room.k);
@@ -115,8 +118,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_plain(BackwardArgs
   const int32_t last = min(mask.rows, mask.bounds[first / kMaskBlock].end_high);
   for (int32_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {
     const int64_t q_at = int64_t{head} * a.size;
-    const QueryStats* const stats = a.stats + head * a.padded;
-    auto sees = [&](int32_t row) { return row < mask.rows && stats[row].lse2 != INFINITY; };
+    const QueryStats* const stats = a.stats + head * a.head_stats;
+    auto sees = [&](int32_t row) { return row < mask.rows && QueryStats::lse2_of(stats, row) != INFINITY; };
     for (int32_t query = first; query < last; query += Rows::kRows) {
       if (!mask.any_visible(query, first)) continue;
       Rows::load(room.q, static_cast<const T*>(a.q) + q_at, q_stride, query, a.size, sees);
@@ -128,10 +131,10 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_plain(BackwardArgs
 #pragma unroll
       for (int c = 0; c < R; ++c) {
         const int32_t i = query + tx + kSide * c;
-        const QueryStats own = stats[i];
+        const float lse2 = QueryStats::lse2_of(stats, i), delta = QueryStats::delta_of(stats, i);
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-          const Pair pair = gradients(a, own, i, first + ty + kSide * r, score[r][c], dp[r][c]);
+          const Pair pair = gradients(a, lse2, delta, i, first + ty + kSide * r, score[r][c], dp[r][c]);
           score[r][c] = pair.p, dp[r][c] = pair.ds;
         }
       }
@@ -178,7 +181,7 @@ void attention_backward_plain(const AttentionBackward& a, const AttentionPlan& p
                              a.dv.data,
                              plan.stats,
                              plan.mask(),
-                             plan.padded,
+                             plan.head_stats(),
                              static_cast<int32_t>(plan.heads),
                              static_cast<int32_t>(plan.kv_heads),
                              static_cast<int32_t>(plan.size),

@@ -24,15 +24,15 @@ constexpr int kBlockRows = kConsumers * kConsumerRows;  // keys of a block of dk
 constexpr int kQueries = 64;                            // of a tile that dkdv walks
 constexpr int kKeys = 128;                              // of a tile that dq walks
 
-using Stats = Table<QueryStats, kQueries>;
+using Stats = Table<float, 2 * kQueries>;
 using Ends = Table<int32_t, kKeys>;
 
 struct BackwardArgs {
   bool want_dk, want_dv;
-  const QueryStats* stats;  // (H, padded)
+  const QueryStats* stats;  // (H, head_stats)
   TileTable tiles;
   AttentionMask mask;
-  int64_t padded;
+  int64_t head_stats;
   int32_t heads, group, size;
   int32_t splits;   // of the group's heads; 1: none
   float* partials;  // (2, splits, N, K, size)
@@ -44,7 +44,7 @@ struct BackwardArgs {
 template <int Size>
 struct KeySide {
   using Keys = Tile<kBlockRows, Size>;
-  using Queries = Ring<LabelledTile<QueryStats, kQueries, Size>, kStages, kConsumers>;
+  using Queries = Ring<LabelledTile<Stats, kQueries, Size>, kStages, kConsumers>;
   using Gradients = Ring<Tile<kQueries, Size>, kStages, kConsumers>;
   static constexpr int kBytes = 2 * Keys::kBytes + Queries::kBytes + Gradients::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + Queries::kBarriers + Gradients::kBarriers) * 8 <= kBarrierBytes, "shared memory");
@@ -101,7 +101,10 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   const int32_t end_head = kv_head * a.group + a.group * (split + 1) / a.splits;
   const int32_t first = tile * kBlockRows, query_tiles = (a.mask.rows + kQueries - 1) / kQueries;
   const TileWord* const words = a.tiles.words + int64_t{tile} * ((query_tiles + 31) / 32);
-  if (threadIdx.x == 0) shared.init();
+  if (threadIdx.x == 0) {
+    prefetch(&k_map, &v_map, &q_map, &stats_map, &dy_map);
+    shared.init();
+  }
   __syncthreads();
 
   if (threadIdx.x < kWarpgroup) {
@@ -114,7 +117,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     for (int32_t head = first_head; head < end_head; ++head)
       for (TileWalk walk(words, query_tiles); walk.next(); turn.advance()) {
         const int32_t query = walk.tile() * kQueries;
-        const int64_t stats_row = (head * a.padded + query) / Stats::kRowValues;
+        const int64_t stats_row = (head * a.head_stats * QueryStats::kQueries + query) * 2 / Stats::kRowValues;
         shared.q.produce(turn, &q_map, &stats_map, head, query, static_cast<int32_t>(stats_row));
         shared.dy.produce(turn, &dy_map, head, query);
       }
@@ -203,7 +206,7 @@ __global__ void __launch_bounds__(256, 4)
 template <int Size>
 struct QuerySide {
   using Queries = Tile<kBlockRows, Size>;
-  using Keys = Ring<LabelledTile<int32_t, kKeys, Size>, kStages, kConsumers>;  // labelled with their ends
+  using Keys = Ring<LabelledTile<Ends, kKeys, Size>, kStages, kConsumers>;  // labelled with their ends
   using Values = Ring<Tile<kKeys, Size>, kStages, kConsumers>;
   static constexpr int kBytes = 2 * Queries::kBytes + Keys::kBytes + Values::kBytes + kBarrierBytes;
   static_assert(kBytes <= kMostShared && (1 + 2 * Keys::kBarriers) * 8 <= kBarrierBytes, "shared memory");
@@ -241,7 +244,10 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   const int32_t tile = a.tiles.order[blockIdx.x / a.heads], head = blockIdx.x % a.heads, first = tile * kBlockRows;
   const int32_t key_tiles = (a.mask.rows + kKeys - 1) / kKeys;
   TileWalk walk(a.tiles.words + int64_t{tile} * ((key_tiles + 31) / 32), key_tiles);
-  if (threadIdx.x == 0) shared.init();
+  if (threadIdx.x == 0) {
+    prefetch(&q_map, &dy_map, &k_map, &ends_map, &v_map);
+    shared.init();
+  }
   __syncthreads();
 
   if (threadIdx.x < kWarpgroup) {
@@ -262,7 +268,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   const Consumer<kConsumers> consumer;
   const int own = consumer.first_row();
   const Place place;
-  const OwnQueries queries(a.stats + head * a.padded, first + own + place.row);
+  const OwnQueries queries(a.stats + head * a.head_stats, first + own + place.row);
   float dq[Size / 2];
   clear(dq);
   ptx::mbarrier_wait(shared.q_full, 0);
@@ -313,7 +319,8 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs 
   CUtensorMap q, k, v, dy, stats, ends, dq, dk, dv;
   if (!make_map(&k, a.k, kBlockRows, stream) || !make_map(&v, a.v, kBlockRows, stream)) return;
   if (a.dk || a.dv) {
-    if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) || !make_labels_map<Stats>(&stats, plan.stats, plan.heads * plan.padded, stream) ||
+    if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) ||
+        !make_labels_map<Stats>(&stats, plan.stats, 2 * plan.heads * plan.padded, stream) ||
         !make_result_map(&dk, a.dk, stream) || !make_result_map(&dv, a.dv, stream))
       return;
     args.tiles = plan.by_key;
@@ -343,7 +350,7 @@ void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& p
                              plan.stats,
                              {},
                              plan.mask(),
-                             plan.padded,
+                             plan.head_stats(),
                              static_cast<int32_t>(plan.heads),
                              static_cast<int32_t>(plan.group()),
                              static_cast<int32_t>(plan.size),

@@ -186,7 +186,7 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   bounds = pieces.take<Bounds>(padded / kMaskBlock);
   by_query = table(backward ? 128 : forward_queries(size), 128, true);
   by_key = backward ? table(128, 64, false) : TileTable{};
-  stats = pieces.take<QueryStats>(backward ? heads * padded : 0);
+  stats = pieces.take<QueryStats>(backward ? heads * head_stats() : 0);
   // Few keys would leave most of a GPU idle. The shape alone decides, so that sums are the same on every device.
   constexpr int64_t kBlocks = 256;
   splits = backward && size <= 128 ? static_cast<int32_t>(std::clamp<int64_t>(kBlocks / std::max<int64_t>(1, ceil_div(rows, 128) * kv_heads), 1, group())) : 1;

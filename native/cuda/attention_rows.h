@@ -111,40 +111,47 @@ __device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, con
 // What a thread of the backward knows of its two queries; rows are queries, columns keys.
 struct OwnQueries {
   int32_t row;
-  QueryStats stats[2];
+  float lse2[2], delta[2];
 
-  __device__ OwnQueries(const QueryStats* of_head, int32_t row) : row(row), stats{of_head[row], of_head[row + 8]} {}
+  __device__ OwnQueries(const QueryStats* of_head, int32_t row)
+      : row(row),
+        lse2{QueryStats::lse2_of(of_head, row), QueryStats::lse2_of(of_head, row + 8)},
+        delta{QueryStats::delta_of(of_head, row), QueryStats::delta_of(of_head, row + 8)} {}
 
   // Scores become P.
   template <int N>
   __device__ __forceinline__ void probabilities(float (&p)[N], float scale2) const {
 #pragma unroll
-    for (int x = 0; x < N; ++x) p[x] = ptx::exp2(p[x] * scale2 - stats[x / 2 % 2].lse2);
+    for (int x = 0; x < N; ++x) p[x] = ptx::exp2(p[x] * scale2 - lse2[x / 2 % 2]);
   }
   // P becomes dS.
   template <int N>
   __device__ __forceinline__ void differences(float (&p)[N], const float (&dp)[N]) const {
 #pragma unroll
-    for (int x = 0; x < N; ++x) p[x] *= dp[x] - stats[x / 2 % 2].delta;
+    for (int x = 0; x < N; ++x) p[x] *= dp[x] - delta[x / 2 % 2];
   }
 };
 
-// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(i) are the statistics of the
-// tile's query i and the next.
+// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(i) are values i and i + 1
+// of the tile's QueryStats, one after the other.
 struct OwnKeys {
   int32_t key[2], end[2];
 
   __device__ OwnKeys(const AttentionMask& mask, int32_t row) : key{row, row + 8}, end{mask.end[row], mask.end[row + 8]} {}
 
+  // Where the statistics of the tile's query 8 j begin.
+  static __device__ constexpr int lse2_at(int j) { return 8 * j / QueryStats::kQueries * 2 * QueryStats::kQueries + 8 * j % QueryStats::kQueries; }
+  static __device__ constexpr int delta_at(int j) { return lse2_at(j) + QueryStats::kQueries; }
+
   template <int N, class Stats>
   __device__ __forceinline__ void probabilities(float (&p)[N], float scale2, const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float4 two = stats.template two<float4>(8 * j + column);
+      const float2 two = stats.template two<float2>(lse2_at(j) + column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         p[4 * j + 2 * i] = ptx::exp2(p[4 * j + 2 * i] * scale2 - two.x);
-        p[4 * j + 2 * i + 1] = ptx::exp2(p[4 * j + 2 * i + 1] * scale2 - two.z);
+        p[4 * j + 2 * i + 1] = ptx::exp2(p[4 * j + 2 * i + 1] * scale2 - two.y);
       }
     }
   }
@@ -152,11 +159,11 @@ struct OwnKeys {
   __device__ __forceinline__ void differences(float (&p)[N], const float (&dp)[N], const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float4 two = stats.template two<float4>(8 * j + column);
+      const float2 two = stats.template two<float2>(delta_at(j) + column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        p[4 * j + 2 * i] *= dp[4 * j + 2 * i] - two.y;
-        p[4 * j + 2 * i + 1] *= dp[4 * j + 2 * i + 1] - two.w;
+        p[4 * j + 2 * i] *= dp[4 * j + 2 * i] - two.x;
+        p[4 * j + 2 * i + 1] *= dp[4 * j + 2 * i + 1] - two.y;
       }
     }
   }

@@ -40,7 +40,7 @@ struct ForwardArgs {
 template <int Size>
 struct Shared {
   using Queries = Ring<Tile<kQueries<Size>, Size>, 1, kConsumers<Size>>;
-  using Keys = Ring<LabelledTile<int32_t, kKeys, Size>, kStages<Size>, kConsumers<Size>>;  // labelled with their ends
+  using Keys = Ring<LabelledTile<Ends, kKeys, Size>, kStages<Size>, kConsumers<Size>>;  // labelled with their ends
   using Values = Ring<Tile<kKeys, Size>, kStages<Size>, kConsumers<Size>>;
   using Out = Tile<kConsumerRows, Size>;
   static constexpr int kBytes = Queries::kBytes + Keys::kBytes + Values::kBytes + kConsumers<Size> * Out::kBytes + kBarrierBytes;
@@ -189,7 +189,10 @@ __global__ void __launch_bounds__(kThreads<kConsumers<Size>>, 1)
                             const __grid_constant__ CUtensorMap y_map, const __grid_constant__ ForwardArgs a) {
   ATTUNE_DYNAMIC_SHARED(base);
   const Shared<Size> shared(base);
-  if (threadIdx.x == 0) shared.init();
+  if (threadIdx.x == 0) {
+    prefetch(&q_map, &k_map, &v_map, &ends_map, &y_map);
+    shared.init();
+  }
   __syncthreads();
   if (threadIdx.x < kWarpgroup) {
     ptx::registers_decrease<kProducerRegisters>();

@@ -84,10 +84,10 @@ struct Table {
   }
 };
 
-// A tile and a value of T for each of its rows.
-template <class T, int Rows, int Size>
+// A tile and a table of values for its rows.
+template <class Table, int Rows, int Size>
 struct LabelledTile {
-  using Labels = Table<T, Rows>;
+  using Labels = Table;
   static constexpr int kLoaded = Tile<Rows, Size>::kBytes + Labels::kBytes;
   static constexpr int kBytes = Tile<Rows, Size>::kBytes + 1024;  // what is swizzled begins at a multiple of 1024
   uint8_t* data;
@@ -195,6 +195,12 @@ struct Consumer {
 inline bool make_map(CUtensorMap* map, const Tensor& x, uint32_t rows, Stream& stream) {
   const uint64_t size = x.shape[2], heads = x.shape[1], tokens = x.shape[0];
   return make_tensor_map_3d(map, x.data, {size, heads, tokens}, {size * 2, heads * size * 2}, {kPanel, 1, rows}, stream);
+}
+
+// By one thread at a kernel's start: the first load by a map then finds it in the cache.
+template <class... Maps>
+__device__ __forceinline__ void prefetch(const Maps*... maps) {
+  (ptx::prefetch_tensor_map(maps), ...);
 }
 
 // Labels of tiles of `Count` rows, one after the other from `values` on.
