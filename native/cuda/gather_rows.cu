@@ -64,20 +64,21 @@ template <class D, class X, int N> __global__ void __launch_bounds__(kThreads)
                                const X* onto, X* dx, int64_t columns, unsigned tiles) {
   const int64_t place = blockIdx.x / tiles;
   const int64_t c = (int64_t{blockIdx.x % tiles} * blockDim.x + threadIdx.x) * N;
-  if (order[place] < 0 || c >= columns) return;
-  const int64_t row = idx[order[place]];
+  order += place;
+  const int64_t own = order[0];
+  if (own < 0 || c >= columns) return;
+  dy += c;
+  const auto first = load<N>(dy + own * columns);  // on its way while the row is looked up
+  const int64_t row = idx[own];
   if (start[row] != place) return;
   const int count = length[row];
-  order += place;
-  dy += c;
-  float sum[N] = {};
-  if (onto) {
-    const auto base = load<N>(onto + row * columns + c);
+  Vector<X, N> base = {};
+  if (onto) base = load<N>(onto + row * columns + c);
+  float sum[N];
 #pragma unroll
-    for (int j = 0; j < N; ++j) sum[j] = base[j];
-  }
+  for (int j = 0; j < N; ++j) sum[j] = base[j] + first[j];
 #pragma unroll 8
-  for (int i = 0; i < count; ++i) {
+  for (int i = 1; i < count; ++i) {
     const auto v = load<N>(dy + order[i] * columns);
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] += v[j];
