@@ -84,6 +84,7 @@ void named_barrier(uint32_t id, uint32_t threads, bool wait, Site site) {
 }
 
 void mbarrier_init(uint64_t* at, uint32_t count) {
+  const Unwatched unwatched;
   need_capability(80, "an mbarrier");
   shared_offset(at, 8, "mbarrier_init");
   if (reinterpret_cast<uintptr_t>(at) % 8 != 0) fault("mbarrier_init: a barrier must be 8-byte aligned");

@@ -90,6 +90,7 @@ void perform(const Copy16& copy) {
 }  // namespace
 
 void tma_load(void* shared, const CUtensorMap* map, uint64_t* barrier, int rank, int32_t c0, int32_t c1, int32_t c2) {
+  const Unwatched unwatched;
   const CUtensorMap copy = checked(map, rank, "a TMA load");
   const size_t offset = checked_offset(copy, shared, "a TMA load");
   const int32_t c[3] = {c0, c1, c2};
@@ -104,6 +105,7 @@ void tma_load(void* shared, const CUtensorMap* map, uint64_t* barrier, int rank,
 }
 
 void run_pending_copy() {
+  const Unwatched unwatched;
   const size_t which = block.late ? block.random.below(block.pending.size()) : 0;
   const Pending copy = std::move(block.pending[which]);
   block.pending.erase(block.pending.begin() + static_cast<std::ptrdiff_t>(which));
@@ -111,6 +113,7 @@ void run_pending_copy() {
 }
 
 void tma_store(const CUtensorMap* map, const void* shared, int rank, int32_t c0, int32_t c1, int32_t c2) {
+  const Unwatched unwatched;
   const CUtensorMap copy = checked(map, rank, "a TMA store");
   const size_t offset = checked_offset(copy, shared, "a TMA store");
   const int32_t c[3] = {c0, c1, c2};
@@ -128,12 +131,14 @@ void tma_store(const CUtensorMap* map, const void* shared, int rank, int32_t c0,
 }
 
 void tma_store_commit() {
+  const Unwatched unwatched;
   ThreadCopies& mine = block.thread_copies();
   mine.store_groups.push_back(mine.open_stores);
   mine.open_stores = 0;
 }
 
 void tma_store_wait(int pending) {
+  const Unwatched unwatched;
   ThreadCopies& mine = block.thread_copies();
   while (mine.store_groups.size() > static_cast<size_t>(pending)) {
     for (size_t i = 0; i < mine.store_groups.front() && !mine.stores.empty(); ++i) {
@@ -145,6 +150,7 @@ void tma_store_wait(int pending) {
 }
 
 void cp_async_16(void* shared, const void* global, bool valid) {
+  const Unwatched unwatched;
   need_capability(80, "cp.async");
   const size_t offset = shared_offset(shared, 16, "cp.async");
   if (offset % 16 != 0) fault("cp.async: shared address %zu is not a multiple of 16", offset);
@@ -160,12 +166,14 @@ void cp_async_16(void* shared, const void* global, bool valid) {
 }
 
 void cp_async_commit() {
+  const Unwatched unwatched;
   ThreadCopies& mine = block.thread_copies();
   mine.groups.push_back(mine.open);
   mine.open = 0;
 }
 
 void cp_async_wait(int pending) {
+  const Unwatched unwatched;
   ThreadCopies& mine = block.thread_copies();
   while (mine.groups.size() > static_cast<size_t>(pending)) {
     for (size_t i = 0; i < mine.groups.front() && !mine.copies.empty(); ++i) {

@@ -170,6 +170,7 @@ void execute(Instruction& instruction, int warp) {
 }  // namespace
 
 void wgmma(float* d, const Wgmma& what, Site site) {
+  const Unwatched unwatched;
   WarpgroupState& group = warpgroup();
   WarpQueue& mine = queue();
   const int lane = block.lane();
@@ -186,9 +187,13 @@ void wgmma(float* d, const Wgmma& what, Site site) {
   if (++instruction.lanes == 32 && !block.late) execute(instruction, block.running / 32 % 4);
 }
 
-void wgmma_fence() { queue().fenced[block.lane()] = true; }
+void wgmma_fence() {
+  const Unwatched unwatched;  // the first instruction makes the queue
+  queue().fenced[block.lane()] = true;
+}
 
 void wgmma_commit() {
+  const Unwatched unwatched;
   WarpQueue& mine = queue();
   const int lane = block.lane();
   const uint64_t number = mine.committed[lane]++;
@@ -197,6 +202,7 @@ void wgmma_commit() {
 }
 
 void wgmma_wait(int pending, Site site) {
+  const Unwatched unwatched;
   WarpQueue& mine = queue();
   Warp& warp = block.warp();
   mine.fenced[block.lane()] = false;
