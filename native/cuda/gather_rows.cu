@@ -4,8 +4,8 @@
 // tiling: a block takes a tile of one row. Backward, a block for each place of `order` (M) rather than for each row of dx (R, a
 // vocabulary): the block at the first place of a row's list adds the whole list, the others leave. Rows with no list stay as they are in
 // place; else a first pass gives them onto_dx or zeros.
-// budget: bytes: forward 2 C an element of idx; backward C for each listed row and 2 C for each row that has a list. At most 64
-// registers; eight rows of dy in flight.
+// budget: bytes: forward 2 C an element of idx; backward C for each listed row and 2 C for each row that has a list. At most 80
+// registers.
 // limits: none. A row that is listed thousands of times is added by one block a tile, one row after another.
 // measured: not yet.
 #include "common/elements.h"
@@ -16,6 +16,7 @@ namespace attune::cuda {
 namespace {
 
 constexpr int kSteps = 4, kThreads = 256;
+constexpr int kAhead = 8;  // rows of dy in flight
 
 int64_t row_size(const Tensor& t) { return t.rows() ? t.size() / t.rows() : 0; }
 
@@ -59,26 +60,35 @@ template <class X, int N> __global__ void __launch_bounds__(kThreads)
   store(dx + row * columns + c, out);
 }
 
-template <class D, class X, int N> __global__ void __launch_bounds__(kThreads)
-    gather_rows_backward_lists(const int32_t* idx, const int32_t* start, const int32_t* length, const int32_t* order, const D* dy,
-                               const X* onto, X* dx, int64_t columns, unsigned tiles) {
+template <class D, class X, int N> __global__ void __launch_bounds__(kThreads, 3)
+    gather_rows_backward_lists(const int32_t* idx, const int32_t* length, const int32_t* order, const D* dy, const X* onto, X* dx,
+                               int64_t columns, unsigned tiles) {
   const int64_t place = blockIdx.x / tiles;
   const int64_t c = (int64_t{blockIdx.x % tiles} * blockDim.x + threadIdx.x) * N;
   order += place;
-  const int64_t own = order[0];
+  const int64_t own = order[0], before = place > 0 ? order[-1] : -1;
   if (own < 0 || c >= columns) return;
-  dy += c;
-  const auto first = load<N>(dy + own * columns);  // on its way while the row is looked up
   const int64_t row = idx[own];
-  if (start[row] != place) return;
+  if (before >= 0 && idx[before] == row) return;
+  dy += c;
   const int count = length[row];
   Vector<X, N> base = {};
   if (onto) base = load<N>(onto + row * columns + c);
+  const auto first = load<N>(dy + own * columns);
   float sum[N];
 #pragma unroll
   for (int j = 0; j < N; ++j) sum[j] = base[j] + first[j];
-#pragma unroll 8
-  for (int i = 1; i < count; ++i) {
+  int i = 1;
+  for (; i + kAhead <= count; i += kAhead) {
+    Vector<D, N> v[kAhead];
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k) v[k] = load<N>(dy + order[i + k] * columns);
+#pragma unroll
+    for (int k = 0; k < kAhead; ++k)
+#pragma unroll
+      for (int j = 0; j < N; ++j) sum[j] += v[k][j];
+  }
+  for (; i < count; ++i) {
     const auto v = load<N>(dy + order[i] * columns);
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] += v[j];
@@ -110,7 +120,7 @@ void gather_rows_backward(const GatherRowsBackward& a, Stream& stream) {
                         onto, dx, columns, cut.tiles);
         stream.launch("gather_rows_backward", gather_rows_backward_lists<D, X, N>,
                       grid_of(stream, "gather_rows_backward", a.idx.size() * cut.tiles), cut.threads, 0, a.idx.as<int32_t>(),
-                      a.start.as<int32_t>(), a.length.as<int32_t>(), a.order.as<int32_t>(), dy, onto, dx, columns, cut.tiles);
+                      a.length.as<int32_t>(), a.order.as<int32_t>(), dy, onto, dx, columns, cut.tiles);
       });
     });
   });
