@@ -19,7 +19,11 @@ function lines(items, perLine, indent, quote) {
 // fromRegisters: A's 16 columns are four packed registers of each thread, else a descriptor.
 function wrapper(n, fromRegisters) {
   const count = n / 2;
-  const a = fromRegisters ? `{${range(count, 4).map((i) => `%${i}`).join(", ")}}` : `%${count}`;
+  const a = fromRegisters
+    ? `{${range(count, 4)
+        .map((i) => `%${i}`)
+        .join(", ")}}`
+    : `%${count}`;
   const b = count + (fromRegisters ? 4 : 1);
   const transposes = fromRegisters ? `%${b + 2}` : `%${b + 2}, %${b + 3}`;
   const inputs = fromRegisters
@@ -34,10 +38,20 @@ __device__ __forceinline__ void wgmma_shared(float (&d)[${count}], uint64_t a, u
   asm volatile(
       "{ .reg .pred p; setp.ne.b32 p, %${b + 1}, 0;\\n"
       "wgmma.mma_async.sync.aligned.m64n${n}k16.f32.bf16.bf16 {"
-${lines(range(0, count).map((i) => `%${i}`), 16, "      ", true)}
+${lines(
+  range(0, count).map((i) => `%${i}`),
+  16,
+  "      ",
+  true,
+)}
       "}, ${a}, %${b}, p, 1, 1, ${transposes}; }"
       :
-${lines(range(0, count).map((i) => `"+f"(d[${i}])`), 8, "      ", false)}
+${lines(
+  range(0, count).map((i) => `"+f"(d[${i}])`),
+  8,
+  "      ",
+  false,
+)}
       : ${inputs});
 }
 `;

@@ -21,12 +21,28 @@ const portableTiles = "attention_mma.h";
 /** name; file; pairs of what stands there and what is put in its place. */
 const plants = [
   ["tile read before it has landed", tiles, ["    ptx::mbarrier_wait(barriers + turn.stage, turn.parity);\n", ""]],
-  ["tile overwritten before it was left", tiles, ["    ptx::mbarrier_wait(barriers + Stages + turn.stage, turn.parity ^ 1);\n", ""]],
-  ["tile never released", tiles, ["    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barriers + Stages + turn.stage);\n", ""]],
+  [
+    "tile overwritten before it was left",
+    tiles,
+    ["    ptx::mbarrier_wait(barriers + Stages + turn.stage, turn.parity ^ 1);\n", ""],
+  ],
+  [
+    "tile never released",
+    tiles,
+    ["    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barriers + Stages + turn.stage);\n", ""],
+  ],
   ["parity never flips", tiles, ["      parity ^= 1;\n", ""]],
-  ["one warp too few before a tile is free", tiles, ["Consumers * kWarpgroup / 32);", "Consumers * kWarpgroup / 32 - 1);"]],
-  ["one thread releases for its warpgroup", tiles, ["Consumers * kWarpgroup / 32);", "Consumers);"],
-    ["if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive", "if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive"]],
+  [
+    "one warp too few before a tile is free",
+    tiles,
+    ["Consumers * kWarpgroup / 32);", "Consumers * kWarpgroup / 32 - 1);"],
+  ],
+  [
+    "one thread releases for its warpgroup",
+    tiles,
+    ["Consumers * kWarpgroup / 32);", "Consumers);"],
+    ["if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive", "if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive"],
+  ],
   ["too few bytes announced", tiles, ["T::kLoaded);", "T::kLoaded / 2);"]],
   ["too many bytes announced", tiles, ["T::kLoaded);", "T::kLoaded * 2);"]],
   ["distance of 8 rows halved in a descriptor", tiles, ["kStep * 2, 16, 1024)", "kStep * 2, 16, 512)"]],
@@ -34,45 +50,144 @@ const plants = [
   ["k-step halved", tiles, ["step % kSteps * kStep * 2", "step % kSteps * kStep"]],
   ["result stored without the swizzle", tiles, ["(j % 8 ^ swizzle) * 16", "j % 8 * 16"]],
   ["labels read without the swizzle", tiles, ["(byte / 16 ^ row) * 16", "byte / 16 * 16"]],
-  ["a consumer passes the turn to itself", tiles, ["ptx::named_barrier_arrive(1 + (index + 1) % Consumers, ", "ptx::named_barrier_arrive(1 + index, "]],
+  [
+    "a consumer passes the turn to itself",
+    tiles,
+    ["ptx::named_barrier_arrive(1 + (index + 1) % Consumers, ", "ptx::named_barrier_arrive(1 + index, "],
+  ],
   ["nobody begins the turns", forward, ["  consumer.begin_turns();\n", ""]],
-  ["scores read before they are done", forward, ["        ptx::wgmma_wait<1>();  // the scores; the product with V runs under the softmax\n", ""]],
-  ["keys released under the product that reads them", forward, ["      shared.k.release(turn);\n", ""],
-    ["      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n", "      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n      shared.k.release(turn);\n"]],
-  ["values released under the product that reads them", forward,
-    ["      ptx::wgmma_wait<0>();\n      if (begun) shared.v.release(before);\n", "      if (begun) shared.v.release(before);\n      ptx::wgmma_wait<0>();\n"]],
+  [
+    "scores read before they are done",
+    forward,
+    ["        ptx::wgmma_wait<1>();  // the scores; the product with V runs under the softmax\n", ""],
+  ],
+  [
+    "keys released under the product that reads them",
+    forward,
+    ["      shared.k.release(turn);\n", ""],
+    [
+      "      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n",
+      "      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n      shared.k.release(turn);\n",
+    ],
+  ],
+  [
+    "values released under the product that reads them",
+    forward,
+    [
+      "      ptx::wgmma_wait<0>();\n      if (begun) shared.v.release(before);\n",
+      "      if (begun) shared.v.release(before);\n      ptx::wgmma_wait<0>();\n",
+    ],
+  ],
   ["queries not waited for", forward, ["shared.q.wait(q_turn)", "shared.q.tile(q_turn)"]],
   ["sums not rescaled", forward, ["out[x] *= shrink[x / 2 % 2];", "out[x] *= 1;"]],
-  ["registers not fenced", forward, ["      ptx::wgmma_fence();\n      multiply_transposed", "      multiply_transposed"]],
-  ["barriers not known before they are used", forward, ["  if (threadIdx.x == 0) shared.init();\n  __syncthreads();\n", "  if (threadIdx.x == 0) shared.init();\n"]],
+  [
+    "registers not fenced",
+    forward,
+    ["      ptx::wgmma_fence();\n      multiply_transposed", "      multiply_transposed"],
+  ],
+  [
+    "barriers not known before they are used",
+    forward,
+    ["  if (threadIdx.x == 0) shared.init();\n  __syncthreads();\n", "  if (threadIdx.x == 0) shared.init();\n"],
+  ],
   ["stores of a result not fenced", forward, ["    ptx::fence_proxy_async();\n", ""]],
-  ["result leaves before all of it is there", forward, ["    ptx::fence_proxy_async();\n    consumer.sync();\n", "    ptx::fence_proxy_async();\n"]],
-  ["result overwritten while it leaves", forward, ["    if (consumer.leads()) ptx::tma_store_wait<0>();\n    consumer.sync();", "    consumer.sync();"]],
-  ["block ends while its result leaves", forward, ["  consumer.end_turns();\n  if (consumer.leads()) ptx::tma_store_wait<0>();\n", "  consumer.end_turns();\n"]],
+  [
+    "result leaves before all of it is there",
+    forward,
+    ["    ptx::fence_proxy_async();\n    consumer.sync();\n", "    ptx::fence_proxy_async();\n"],
+  ],
+  [
+    "result overwritten while it leaves",
+    forward,
+    ["    if (consumer.leads()) ptx::tma_store_wait<0>();\n    consumer.sync();", "    consumer.sync();"],
+  ],
+  [
+    "block ends while its result leaves",
+    forward,
+    ["  consumer.end_turns();\n  if (consumer.leads()) ptx::tma_store_wait<0>();\n", "  consumer.end_turns();\n"],
+  ],
   ["statistics stored a row too far", forward, ["row < a.mask.rows)", "row <= a.mask.rows)"]],
   ["edge of the mask off by one", rows, ["first > query || query >= end.x", "first > query || query > end.x"]],
   ["diagonal off by one", rows, ["first + 1 > query || query >= end.y", "first + 1 >= query || query >= end.y"]],
   ["window off by one", rows, ["if (pos.y <= farthest[i])", "if (pos.y < farthest[i])"]],
-  ["sum of a row over two lanes of four", rows, ["return pair + __shfl_xor_sync(0xffffffffu, pair, 2);", "return pair;"]],
+  [
+    "sum of a row over two lanes of four",
+    rows,
+    ["return pair + __shfl_xor_sync(0xffffffffu, pair, 2);", "return pair;"],
+  ],
   ["key's end off by one in the backward", rows, ["column >= end[i]", "column > end[i]"]],
-  ["tile skipped that holds a visible pair", mask, ["any = key < query_end && k.end_high > query;", "any = key < query_end && k.end_high > query_end;"]],
+  [
+    "tile skipped that holds a visible pair",
+    mask,
+    ["any = key < query_end && k.end_high > query;", "any = key < query_end && k.end_high > query_end;"],
+  ],
   ["tile taken for wholly visible", mask, ["k.end_low >= query_end;", "k.end_low > query;"]],
-  ["tile outside of the window taken for inside", mask, ["q.pos_high - k.pos_low < w.mask.window", "q.pos_low - k.pos_low < w.mask.window"]],
-  ["queries released under the product that reads them", backward, ["      if (begun) shared.q.release(before);\n", ""],
-    ["      accumulate(dk, ds, query.rows());\n", "      accumulate(dk, ds, query.rows());\n      shared.q.release(turn);\n"]],
+  [
+    "tile outside of the window taken for inside",
+    mask,
+    ["q.pos_high - k.pos_low < w.mask.window", "q.pos_low - k.pos_low < w.mask.window"],
+  ],
+  [
+    "queries released under the product that reads them",
+    backward,
+    ["      if (begun) shared.q.release(before);\n", ""],
+    [
+      "      accumulate(dk, ds, query.rows());\n",
+      "      accumulate(dk, ds, query.rows());\n      shared.q.release(turn);\n",
+    ],
+  ],
   ["dp read before it is done", backward, ["      ptx::wgmma_wait<1>();  // dp\n", ""]],
   ["dy released under the product that reads it", backward, ["      ptx::wgmma_wait<1>();  // dv\n", ""]],
-  ["keys of dq released too early", backward, ["    accumulate(dq, ds, k.rows());\n    ptx::wgmma_wait<0>();\n    shared.k.release(turn);\n", "    accumulate(dq, ds, k.rows());\n    shared.k.release(turn);\n    ptx::wgmma_wait<0>();\n"]],
-  ["a head of the group left out", backward, ["a.group * (split + 1) / a.splits;", "a.group * (split + 1) / a.splits - (a.splits == 1 && a.group > 1);"],
-    ["plan.splits > 1", "plan.splits > 1 && plan.splits < 2"]],
-  ["partial sums of a split left out", backward, ["for (int32_t s = 0; s < splits; ++s)", "for (int32_t s = 0; s + 1 < splits; ++s)"]],
-  ["results put over rows still read", backward, ["  consumer.sync();  // its warps are done with its rows of q, where the results leave from\n", ""]],
+  [
+    "keys of dq released too early",
+    backward,
+    [
+      "    accumulate(dq, ds, k.rows());\n    ptx::wgmma_wait<0>();\n    shared.k.release(turn);\n",
+      "    accumulate(dq, ds, k.rows());\n    shared.k.release(turn);\n    ptx::wgmma_wait<0>();\n",
+    ],
+  ],
+  [
+    "a head of the group left out",
+    backward,
+    ["a.group * (split + 1) / a.splits;", "a.group * (split + 1) / a.splits - (a.splits == 1 && a.group > 1);"],
+    ["plan.splits > 1", "plan.splits > 1 && plan.splits < 2"],
+  ],
+  [
+    "partial sums of a split left out",
+    backward,
+    ["for (int32_t s = 0; s < splits; ++s)", "for (int32_t s = 0; s + 1 < splits; ++s)"],
+  ],
+  [
+    "results put over rows still read",
+    backward,
+    ["  consumer.sync();  // its warps are done with its rows of q, where the results leave from\n", ""],
+  ],
   ["stage of the head released a step early", head, ["          ptx::wgmma_wait<1>();\n", ""]],
-  ["columns that are not there counted", head, ["tile * kColumns + kColumns > problem.columns", "tile * kColumns > problem.columns"]],
-  ["last part of the vocabulary left out", head, ["for (int32_t i = 1; i < count; ++i) p.join", "for (int32_t i = 1; i + 1 < count; ++i) p.join"]],
-  ["cp.async not waited for", portable, ["    ptx::cp_async_wait<0>();\n    __syncthreads();  // V is here", "    __syncthreads();  // V is here"]],
-  ["keys overwritten while others read them", portable, ["    __syncthreads();  // V is here, and everyone is done with K\n", ""]],
-  ["row of ldmatrix named by the wrong lane", portableTiles, ["(row + lane / 16 * 8 + lane % 8)", "(row + lane / 8 * 8 % 16 + lane % 8)"]],
+  [
+    "columns that are not there counted",
+    head,
+    ["tile * kColumns + kColumns > problem.columns", "tile * kColumns > problem.columns"],
+  ],
+  [
+    "last part of the vocabulary left out",
+    head,
+    ["for (int32_t i = 1; i < count; ++i) p.join", "for (int32_t i = 1; i + 1 < count; ++i) p.join"],
+  ],
+  [
+    "cp.async not waited for",
+    portable,
+    ["    ptx::cp_async_wait<0>();\n    __syncthreads();  // V is here", "    __syncthreads();  // V is here"],
+  ],
+  [
+    "keys overwritten while others read them",
+    portable,
+    ["    __syncthreads();  // V is here, and everyone is done with K\n", ""],
+  ],
+  [
+    "row of ldmatrix named by the wrong lane",
+    portableTiles,
+    ["(row + lane / 16 * 8 + lane % 8)", "(row + lane / 8 * 8 % 16 + lane % 8)"],
+  ],
 ].map(([name, file, ...edits]) => ({ name, file, edits }));
 
 const sourceOf = (file) => readFileSync(join(root, "native/cuda", file), "utf8");
@@ -91,7 +206,9 @@ function planted({ name, file, edits }) {
 /** Sources to compile again: the file, or those that include it, directly or not. */
 function units(file) {
   if (file.endsWith(".cu")) return [file];
-  const including = readdirSync(join(root, "native/cuda")).filter((f) => /\.(cu|h)$/.test(f) && sourceOf(f).includes(`#include "${file}"`));
+  const including = readdirSync(join(root, "native/cuda")).filter(
+    (f) => /\.(cu|h)$/.test(f) && sourceOf(f).includes(`#include "${file}"`),
+  );
   return [...new Set(including.flatMap(units))];
 }
 
@@ -105,7 +222,11 @@ const copy = mkdtempSync(join(tmpdir(), "attune-planted-"));
 /** Runs attune-stress; what it said when it failed, else nothing. */
 function stress(program, kind, settings, sizes) {
   const env = { ...process.env, ...settings };
-  const { status, signal, stdout, stderr } = spawnSync(program, [...sizes, kind], { env, encoding: "utf8", timeout: 120_000 });
+  const { status, signal, stdout, stderr } = spawnSync(program, [...sizes, kind], {
+    env,
+    encoding: "utf8",
+    timeout: 120_000,
+  });
   if (status === 0) return "";
   if (signal) return signal === "SIGTERM" ? "it never ended" : `it died of ${signal}`;
   return (/^simt: .*/m.exec(stderr) ?? /^FAIL.*/m.exec(stdout) ?? [`exit ${status}`])[0];
@@ -119,7 +240,16 @@ try {
     writeFileSync(target, planted(plant));
     const objects = units(plant.file).map((unit) => {
       const object = join(copy, `${unit}.o`);
-      const args = ["-std=c++20", "-O1", "-w", "-fno-strict-aliasing", "-x", "c++", "-DATTUNE_SIMT", `-I${join(copy, "native/simt/include")}`];
+      const args = [
+        "-std=c++20",
+        "-O1",
+        "-w",
+        "-fno-strict-aliasing",
+        "-x",
+        "c++",
+        "-DATTUNE_SIMT",
+        `-I${join(copy, "native/simt/include")}`,
+      ];
       execFileSync("g++", [...args, "-c", join(copy, "native/cuda", unit), "-o", object]);
       return object;
     });
@@ -135,7 +265,12 @@ try {
     let why = "";
     let when = "";
     for (const [timing, seed, sizes] of tries) {
-      why = stress(program, kind, { ATTUNE_SIMT_TIMING: timing, ATTUNE_SIMT_SEED: `${seed}`, ATTUNE_SIMT_ARCH: arch }, sizes);
+      why = stress(
+        program,
+        kind,
+        { ATTUNE_SIMT_TIMING: timing, ATTUNE_SIMT_SEED: `${seed}`, ATTUNE_SIMT_ARCH: arch },
+        sizes,
+      );
       when = `${timing}, seed ${seed}`;
       if (why) break;
     }
