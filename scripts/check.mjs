@@ -78,7 +78,9 @@ function main() {
     const wrong = forbidden();
     if (wrong.length) throw new Error(wrong.join("\n"));
   });
-  step("generated files", () => run(process.execPath, "scripts/generate.mjs", "--check"));
+  step("generated files", () => {
+    for (const script of ["generate", "wgmma"]) run(process.execPath, `scripts/${script}.mjs`, "--check");
+  });
   step("types", () => run("npx", "tsc", "-p", "tsconfig.json", "--noEmit"));
   step("oxlint", () => run("npx", "oxlint", "--deny-warnings", "lib", "test", "scripts", "bench", "examples"));
   process.exitCode = failed ? 1 : 0;
