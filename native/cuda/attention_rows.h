@@ -80,14 +80,14 @@ struct Softmax {
   }
 };
 
-// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value; ends: two(j) are the
-// ends of the tile's key j, the thread's first one at `column`, and the next.
+// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value; ends: two(j, column) are the
+// ends of the tile's key j + column, and the next.
 template <int Keys, class Ends>
 __device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, const Ends& ends, int column,
                                      int32_t row, int32_t key) {
 #pragma unroll
   for (int j = 0; j < Keys / 8; ++j) {
-    const int2 end = ends.template two<int2>(column + 8 * j);
+    const int2 end = ends.template two<int2>(8 * j, column);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int32_t query = row + 8 * i, first = key + 8 * j;
@@ -132,8 +132,8 @@ struct OwnQueries {
   }
 };
 
-// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(i) are values i and i + 1
-// of the tile's QueryStats, one after the other.
+// What a thread of the backward knows of its two keys; rows are keys, columns queries. Stats: two(i, column) are value
+// i + column and the next of the tile's QueryStats, one after the other.
 struct OwnKeys {
   int32_t key[2], end[2];
 
@@ -147,7 +147,7 @@ struct OwnKeys {
   __device__ __forceinline__ void probabilities(float (&p)[N], float scale2, const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float2 two = stats.template two<float2>(lse2_at(j) + column);
+      const float2 two = stats.template two<float2>(lse2_at(j), column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         p[4 * j + 2 * i] = ptx::exp2(p[4 * j + 2 * i] * scale2 - two.x);
@@ -159,7 +159,7 @@ struct OwnKeys {
   __device__ __forceinline__ void differences(float (&p)[N], const float (&dp)[N], const Stats& stats, int column) const {
 #pragma unroll
     for (int j = 0; j < N / 4; ++j) {
-      const float2 two = stats.template two<float2>(delta_at(j) + column);
+      const float2 two = stats.template two<float2>(delta_at(j), column);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         p[4 * j + 2 * i] *= dp[4 * j + 2 * i] - two.x;
@@ -195,8 +195,8 @@ template <class T>
 struct ValuesOfRows {
   const T* first;  // of the tile
   template <class Two>
-  __device__ __forceinline__ Two two(int index) const {
-    return *reinterpret_cast<const Two*>(first + index);
+  __device__ __forceinline__ Two two(int at, int column) const {
+    return *reinterpret_cast<const Two*>(first + at + column);
   }
 };
 

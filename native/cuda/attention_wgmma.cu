@@ -5,8 +5,8 @@
 // visible pair, last first; only tiles on the mask's edge test elements. There are as many blocks as multiprocessors, and each is
 // dealt such items, longest first: the producer brings the next item's tiles while the consumers finish this one's, and y leaves
 // by TMA under the next item. The heads of a tile are neighbours, so that those of one kv head share its keys in L2.
-// budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 193 KiB of shared memory; at head size 64 512 threads
-// of 128 (24 and 160), 177 KiB; no spills.
+// budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 195 KiB of shared memory; at head size 64 512 threads
+// of 128 (24 and 160), 181 KiB; no spills.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA), scale > 0; keys that nobody sees must be finite.
 // measured: not yet.
 #include <algorithm>

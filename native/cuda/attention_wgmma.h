@@ -75,12 +75,13 @@ struct Table {
   static_assert(kRows <= 8, "the swizzle repeats after eight rows");
   uint8_t* data;
 
-  // The value at `index`, even, and the next: Two is what holds both.
+  // The value at at + column and the next: Two is what holds both. at: a multiple of 8, constant where the loop is unrolled; column:
+  // 0, 2, 4 or 6. Eight values are two chunks, which an odd swizzle exchanges: all the rest of the address is constant.
   template <class Two>
-  __device__ __forceinline__ Two two(int index) const {
-    constexpr int kSize = static_cast<int>(sizeof(T));
-    const int row = index / kRowValues, byte = index % kRowValues * kSize;
-    return *reinterpret_cast<const Two*>(data + row * kPanelRow + (byte / 16 ^ row) * 16 + byte % 16);
+  __device__ __forceinline__ Two two(int at, int column) const {
+    static_assert(sizeof(T) == 4);
+    const int row = at / kRowValues, chunk = at % kRowValues / 4 ^ row, next = chunk % 2 == 0 ? 16 : -16;
+    return *reinterpret_cast<const Two*>(data + row * kPanelRow + chunk * 16 + column / 4 * next + column % 4 * 4);
   }
 };
 
