@@ -264,7 +264,7 @@ template <Left left> std::string wgmma_left(Stream& stream) {
   return wrong.empty() ? each_width<left, true, 64, 128, 192, 256>(stream) : wrong;
 }
 
-// ---- wgmma in flight: two groups; the first is read while the second may still run; a half of a panel of 96 columns is skipped over.
+// ---- wgmma in flight: two groups; the first is read while the second may still run.
 
 __global__ void __launch_bounds__(128) wgmma_groups_kernel(float* out) {
   ATTUNE_DYNAMIC_SHARED(tile);
@@ -279,6 +279,8 @@ __global__ void __launch_bounds__(128) wgmma_groups_kernel(float* out) {
   __syncthreads();
   float first[32], second[32];
   for (int i = 0; i < 32; ++i) first[i] = second[i] = 100.f;
+  ptx::wgmma_settle(first);
+  ptx::wgmma_settle(second);
   ptx::wgmma_fence();
   ptx::wgmma<64>(first, step_of(a, false, 0), step_of(b, false, 0), true);
   ptx::wgmma_commit();

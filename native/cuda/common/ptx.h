@@ -124,6 +124,11 @@ ATTUNE_PTX uint64_t wgmma_descriptor(const void* shared, uint32_t lbo_bytes, uin
 
 // Before the first wgmma, and whenever plain code has touched an accumulator or A's registers since.
 ATTUNE_PTX void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Computes x here and not later: the compiler may move plain code past a fence, and ptxas then adds waits of its own (C7517, C7519).
+template <int N> ATTUNE_PTX void wgmma_settle(float (&x)[N]) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) asm volatile("" : "+f"(x[i])::"memory");
+}
 ATTUNE_PTX void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
 // Waits until at most N committed groups are unfinished.
 template <int N> ATTUNE_PTX void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory"); }

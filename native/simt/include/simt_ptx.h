@@ -82,6 +82,7 @@ inline uint64_t wgmma_descriptor(const void* shared, uint32_t lbo_bytes, uint32_
          ((shared_address(shared) & 0x3FFFF) >> 4);
 }
 inline void wgmma_fence() { simt::wgmma_fence(); }
+template <int N> void wgmma_settle(float (&)[N]) {}
 inline void wgmma_commit() { simt::wgmma_commit(); }
 template <int N> void wgmma_wait(Site site = Site::current()) { simt::wgmma_wait(N, site); }
 template <int N, bool TransposeB = false, bool TransposeA = false>
