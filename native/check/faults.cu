@@ -1,17 +1,8 @@
-// attune-faults: the emulator against kernels that are wrong on purpose. Each runs in a process of its own and must end with the words
-// written beside it, or with a wrong result. The right form of each is among the probes. For the emulator only.
-//   attune-faults [NAME]       NAME runs one, here
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <cstdio>
-#include <cstring>
-#include <string>
-#include <vector>
+// Kernels that are wrong on purpose, each beside the words that the emulator must say. The right form of each is among the probes.
+#include "faults.h"
 
 #include "../cuda/common/prelude.h"
 #include "../cuda/common/ptx.h"
-#include "../cuda/common/tensor_map.h"
 
 namespace attune::faults {
 namespace {
@@ -19,14 +10,6 @@ namespace {
 using namespace cuda;
 
 constexpr uint32_t kAll = 0xFFFFFFFFu;
-constexpr int kThreads = 128, kFloats = 4096, kSharedBytes = 64 * 1024;
-constexpr uint32_t kTileBytes = 64 * 128;
-
-struct Arguments {
-  float* out;  // (kFloats), zeros
-};
-// A bf16 tensor (64, 64) of ones.
-using Map = CUtensorMap;
 
 int thread() { return static_cast<int>(threadIdx.x); }
 int lane() { return thread() % 32; }
@@ -299,118 +282,51 @@ void trapped(const Map&, Arguments) {
   if (thread() == 77) __trap();
 }
 
-struct Case {
-  const char* name;
-  void (*kernel)(const Map&, Arguments);
-  const char* words;  // on stderr; null: out[0 ... kThreads) must not be ones
-  int capability = 90;
-};
-const Case kCases[] = {
-    {"diverging_lanes", diverging_lanes, "others of its warp in __shfl_xor_sync"},
-    {"narrow_mask", narrow_mask, "lacks lanes of the warp"},
-    {"ended_lane", ended_lane, "ended"},
-    {"half_a_warp_at_a_barrier", half_a_warp_at_a_barrier, "__syncthreads: this lane is at line"},
-    {"missing_warp", missing_warp, "deadlock: 96 threads"},
-    {"uneven_counts", uneven_counts, "where others arrived"},
-    {"arrivals_left", arrivals_left, "ended with 64 of 128 arrivals"},
-    {"missing_syncthreads", missing_syncthreads, nullptr},
-    {"word_never_written", word_never_written, nullptr},
-    {"barrier_not_initialised", barrier_not_initialised, "not initialised"},
-    {"barrier_initialised_twice", barrier_initialised_twice, "holds a barrier already"},
-    {"barrier_overwritten", barrier_overwritten, "overwritten"},
-    {"too_few_arrivals", too_few_arrivals, "deadlock: 128 threads"},
-    {"wrong_parity", wrong_parity, "deadlock"},
-    {"lane_speaks_for_its_warp", lane_speaks_for_its_warp, nullptr},
-    {"tile_not_waited_for", tile_not_waited_for, nullptr},
-    {"too_many_bytes", too_many_bytes, "deadlock"},
-    {"too_few_bytes", too_few_bytes, "deadlock"},
-    {"tile_at_an_odd_place", tile_at_an_odd_place, "not a multiple of 1024"},
-    {"tile_outside", tile_outside, "outside of the block's shared memory"},
-    {"block_ends_before_its_load", block_ends_before_its_load, "loads in flight"},
-    {"store_not_fenced", store_not_fenced, "no fence_proxy_async"},
-    {"tile_reused_under_its_store", tile_reused_under_its_store, "no fence_proxy_async"},
-    {"store_not_waited_for", store_not_waited_for, "did not wait for"},
-    {"registers_not_fenced", registers_not_fenced, "no wgmma_fence()"},
-    {"product_not_waited_for", product_not_waited_for, nullptr},
-    {"product_never_waited_for", product_never_waited_for, "not waited for"},
-    {"product_of_three_warps", product_of_three_warps, "issued fewer"},
-    {"descriptors_differ", descriptors_differ, "differs from another lane's"},
-    {"operand_not_fenced", operand_not_fenced, "no fence_proxy_async"},
-    {"operand_within_a_panel", operand_within_a_panel, "does not begin in row 0"},
-    {"copy_not_waited_for", copy_not_waited_for, nullptr},
-    {"copy_from_nowhere", copy_from_nowhere, "were not allocated"},
-    {"copy_to_an_odd_place", copy_to_an_odd_place, "not a multiple of 16"},
-    {"row_at_an_odd_place", row_at_an_odd_place, "16-byte aligned"},
-    {"store_after_the_end", store_after_the_end, "wrote after an allocation"},
-    {"store_before_the_beginning", store_before_the_beginning, "wrote before an allocation"},
-    {"trapped", trapped, "__trap"},
-    {"on_an_older_device", registers_not_fenced, "needs compute capability 9.0", 80},
-};
-
-// In this process: the kernel once. 0: it ran and gave ones.
-int run(const Case& c) {
-  cudaStream_t handle;
-  cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking);
-  const Properties properties{9, 0, 1, 227 * 1024};
-  Stream stream(handle, properties);
-  float* out = nullptr;
-  uint16_t* tensor = nullptr;
-  cudaMalloc(&out, kFloats * sizeof(float));
-  cudaMemset(out, 0, kFloats * sizeof(float));
-  cudaMalloc(&tensor, 64 * 64 * 2);
-  const std::vector<uint16_t> ones(64 * 64, 0x3F80);
-  cudaMemcpy(tensor, ones.data(), 64 * 64 * 2, cudaMemcpyHostToDevice);
-  Map map;
-  make_tensor_map_2d(&map, tensor, {64, 64}, {128}, {64, 64}, stream);
-  simt::launch(c.name, dim3(1), dim3(kThreads), kSharedBytes, handle, [&] { c.kernel(map, Arguments{out}); });
-  if (cudaStreamSynchronize(handle) != cudaSuccess) return 2;
-  std::vector<float> values(kThreads);
-  cudaMemcpy(values.data(), out, kThreads * sizeof(float), cudaMemcpyDeviceToHost);
-  if (cudaFree(out) != cudaSuccess) return 2;
-  for (float value : values)
-    if (value != 1) return 1;
-  return 0;
-}
-
-// In a process of its own; what it printed on stderr, and its exit code.
-std::string run_apart(const char* program, const Case& c, const char* timing, int seed, int* code) {
-  const std::string command = std::string("ATTUNE_SIMT_ARCH=") + std::to_string(c.capability) + " ATTUNE_SIMT_TIMING=" + timing +
-                              " ATTUNE_SIMT_SEED=" + std::to_string(seed) + " '" + program + "' " + c.name + " 2>&1";
-  std::FILE* pipe = popen(command.c_str(), "r");
-  std::string said;
-  char line[512];
-  while (std::fgets(line, sizeof line, pipe)) said += line;
-  *code = WEXITSTATUS(pclose(pipe));
-  return said;
-}
-
-// Some seed in some timing must show it.
-bool caught(const char* program, const Case& c, std::string* said) {
-  for (const char* timing : {"early", "late"}) {
-    for (int seed = 1; seed <= 20; ++seed) {
-      int code = 0;
-      *said = run_apart(program, c, timing, seed, &code);
-      if (c.words ? said->find(c.words) != std::string::npos : code == 1) return true;
-      if (c.words && code == 2) return false;  // another fault than expected
-    }
-  }
-  return false;
-}
-
 }  // namespace
-}  // namespace attune::faults
 
-int main(int count, char** arguments) {
-  using namespace attune::faults;
-  int missed = 0;
-  for (const Case& c : kCases) {
-    if (count > 1 && std::strcmp(arguments[1], c.name) == 0) return run(c);
-    if (count > 1) continue;
-    std::string said;
-    const bool good = caught(arguments[0], c, &said);
-    missed += !good;
-    std::printf("%s %s %s", good ? "ok  " : "FAIL", c.name, said.empty() ? "\n" : said.c_str());
-  }
-  std::printf("%d missed\n", missed);
-  return missed > 0;
+const std::vector<Case>& cases() {
+  static const std::vector<Case> all = {
+      {"diverging_lanes", diverging_lanes, "others of its warp in __shfl_xor_sync"},
+      {"narrow_mask", narrow_mask, "lacks lanes of the warp"},
+      {"ended_lane", ended_lane, "ended"},
+      {"half_a_warp_at_a_barrier", half_a_warp_at_a_barrier, "__syncthreads: this lane is at line"},
+      {"missing_warp", missing_warp, "deadlock: 96 threads"},
+      {"uneven_counts", uneven_counts, "where others arrived"},
+      {"arrivals_left", arrivals_left, "ended with 64 of 128 arrivals"},
+      {"missing_syncthreads", missing_syncthreads, nullptr},
+      {"word_never_written", word_never_written, nullptr},
+      {"barrier_not_initialised", barrier_not_initialised, "not initialised"},
+      {"barrier_initialised_twice", barrier_initialised_twice, "holds a barrier already"},
+      {"barrier_overwritten", barrier_overwritten, "overwritten"},
+      {"too_few_arrivals", too_few_arrivals, "deadlock: 128 threads"},
+      {"wrong_parity", wrong_parity, "deadlock"},
+      {"lane_speaks_for_its_warp", lane_speaks_for_its_warp, nullptr},
+      {"tile_not_waited_for", tile_not_waited_for, nullptr},
+      {"too_many_bytes", too_many_bytes, "deadlock"},
+      {"too_few_bytes", too_few_bytes, "deadlock"},
+      {"tile_at_an_odd_place", tile_at_an_odd_place, "not a multiple of 1024"},
+      {"tile_outside", tile_outside, "outside of the block's shared memory"},
+      {"block_ends_before_its_load", block_ends_before_its_load, "loads in flight"},
+      {"store_not_fenced", store_not_fenced, "no fence_proxy_async"},
+      {"tile_reused_under_its_store", tile_reused_under_its_store, "no fence_proxy_async"},
+      {"store_not_waited_for", store_not_waited_for, "did not wait for"},
+      {"registers_not_fenced", registers_not_fenced, "no wgmma_fence()"},
+      {"product_not_waited_for", product_not_waited_for, nullptr},
+      {"product_never_waited_for", product_never_waited_for, "not waited for"},
+      {"product_of_three_warps", product_of_three_warps, "issued fewer"},
+      {"descriptors_differ", descriptors_differ, "differs from another lane's"},
+      {"operand_not_fenced", operand_not_fenced, "no fence_proxy_async"},
+      {"operand_within_a_panel", operand_within_a_panel, "does not begin in row 0"},
+      {"copy_not_waited_for", copy_not_waited_for, nullptr},
+      {"copy_from_nowhere", copy_from_nowhere, "were not allocated"},
+      {"copy_to_an_odd_place", copy_to_an_odd_place, "not a multiple of 16"},
+      {"row_at_an_odd_place", row_at_an_odd_place, "16-byte aligned"},
+      {"store_after_the_end", store_after_the_end, "wrote after an allocation"},
+      {"store_before_the_beginning", store_before_the_beginning, "wrote before an allocation"},
+      {"trapped", trapped, "__trap"},
+      {"on_an_older_device", registers_not_fenced, "needs compute capability 9.0", 80},
+  };
+  return all;
 }
+
+}  // namespace attune::faults

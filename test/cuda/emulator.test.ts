@@ -30,8 +30,8 @@ describe.skipIf(process.arch !== "x64" || process.platform !== "linux")("the emu
         "-o",
         join(dir, `${f}.o`),
       ]);
-    for (const f of ["probes", "probes_wgmma", "faults"]) {
-      const source = join(root, `native/check/${f}.cu`);
+    for (const f of ["probes.cu", "probes_wgmma.cu", "faults.cu", "faults.cc"]) {
+      const source = join(root, `native/check/${f}`);
       await run(cxx, [
         "-std=c++20",
         "-w",
@@ -46,8 +46,8 @@ describe.skipIf(process.arch !== "x64" || process.platform !== "linux")("the emu
       ]);
     }
     const objects = sources.map((f) => join(dir, `${f}.o`));
-    await run(cxx, [join(dir, "probes.o"), join(dir, "probes_wgmma.o"), ...objects, "-o", join(dir, "probes")]);
-    await run(cxx, [join(dir, "faults.o"), ...objects, "-o", join(dir, "faults")]);
+    await run(cxx, [join(dir, "probes.cu.o"), join(dir, "probes_wgmma.cu.o"), ...objects, "-o", join(dir, "probes")]);
+    await run(cxx, [join(dir, "faults.cu.o"), join(dir, "faults.cc.o"), ...objects, "-o", join(dir, "faults")]);
   }, 300_000);
 
   test.each(["early", "late"].flatMap((timing) => [1, 2, 3].map((seed) => [timing, seed] as const)))(
