@@ -43,6 +43,7 @@ struct ThreadState {
   Wait wait;
   bool started = false, done = false;
   bool spinning = false;  // asked a barrier and was told no: no progress by itself
+  uint64_t asleep_until = 0;  // a round: held up although it could go on
 };
 
 struct Warp {
@@ -123,6 +124,8 @@ struct Block {
   // The scheduler's round.
   std::vector<int> order;
   size_t cursor = 0;
+  uint64_t round = 0;
+  bool sleepers = false;  // some thread may be asleep
   int starved_from = 0, starved_to = 0;  // threads that may not run
   int running = -1;  // a thread; -1 is the scheduler
   unsigned alive = 0;
@@ -139,7 +142,7 @@ struct Block {
 };
 extern Block block;
 
-// The running thread stops until `wait` is over.
+// The running thread stops until `wait` is over; at times it stops for a while although it is.
 void wait_until(const Wait& wait);
 void yield_spinning();
 bool same_site(const Site& a, const Site& b);

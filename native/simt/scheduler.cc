@@ -24,6 +24,7 @@ std::jmp_buf after_fault;
 char launch_tag, end_tag;  // ThreadSanitizer: the launch happens before all threads, all threads before its end
 
 constexpr int kRoundsStarved = 12;
+constexpr uint64_t kSeldom = 64, kLongestSleep = 64;  // one wait of so many, rounds
 
 bool starved(int thread) { return thread >= block.starved_from && thread < block.starved_to; }
 
@@ -115,16 +116,21 @@ void new_round() {
   fault("%s", text.c_str());
 }
 
+void wake_all() {
+  for (ThreadState& state : block.threads) state.asleep_until = 0;
+  block.sleepers = false;
+}
+
 void run_block() {
-  uint64_t round = 0;
   while (block.alive > 0) {
-    if (block.late && block.count > 1 && round++ % kRoundsStarved == 0) starve_some();
+    if (block.late && block.count > 1 && block.round % kRoundsStarved == 0) starve_some();
+    ++block.round;
     new_round();
     bool progress = false;
     while (block.cursor < block.order.size()) {
       const int thread = block.order[block.cursor++];
       ThreadState& state = block.threads[thread];
-      if (state.done || starved(thread) || !state.wait.over()) continue;
+      if (state.done || state.asleep_until > block.round || starved(thread) || !state.wait.over()) continue;
       resume(thread);
       if (block.failed) return;
       progress |= !state.spinning;
@@ -135,6 +141,8 @@ void run_block() {
       run_pending_copy();
     else if (block.starved_to > 0)
       starve_none();
+    else if (block.sleepers)
+      wake_all();
     else
       report_deadlock();
   }
@@ -160,6 +168,8 @@ void begin_block() {
   reset_warpgroups();
   block.pending.clear();
   block.alive = block.count;
+  block.round = 0;
+  block.sleepers = false;
   starve_none();
   block.running = -1;
   block.failed = false;
@@ -215,8 +225,12 @@ void fiber_main() {
 }
 
 void wait_until(const Wait& wait) {
-  if (wait.over()) return;
   ThreadState& state = block.thread();
+  if (wait.over()) {
+    if (!block.late || block.random.below(kSeldom) != 0) return;
+    state.asleep_until = block.round + block.random.below(kLongestSleep);
+    block.sleepers = true;
+  }
   state.wait = wait;
   switch_to_scheduler(*state.fiber);
   block.thread().wait.word = nullptr;

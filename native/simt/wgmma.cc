@@ -113,18 +113,19 @@ void load_a(Tile& tile, const Instruction& instruction, int warp) {
       }
     return;
   }
+  // All 64 rows are read, though 16 are the warp's: which warp reads which is nobody's to know.
   const Operand a(instruction.what.a, instruction.what.transpose_a);
   float values[8];
-  for (int row = 0; !a.transposed && row < 16; ++row) {
+  for (int row = 0; !a.transposed && row < 64; ++row) {
     for (int k = 0; k < 16; k += 8) {
-      a.read(16 * warp + row, k, values);
-      std::memcpy(&tile.a[row][k], values, sizeof values);
+      a.read(row, k, values);
+      if (row / 16 == warp) std::memcpy(&tile.a[row % 16][k], values, sizeof values);
     }
   }
   for (int k = 0; a.transposed && k < 16; ++k) {
-    for (int row = 0; row < 16; row += 8) {
-      a.read(16 * warp + row, k, values);
-      for (int i = 0; i < 8; ++i) tile.a[row + i][k] = values[i];
+    for (int row = 0; row < 64; row += 8) {
+      a.read(row, k, values);
+      for (int i = 0; row / 16 == warp && i < 8; ++i) tile.a[row % 16 + i][k] = values[i];
     }
   }
 }
