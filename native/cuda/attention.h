@@ -2,7 +2,8 @@
 // plan of the scratch, and the families of kernels that the two ops choose from.
 //   plain   attention_plain.cu, attention_backward_plain.cu   fp32 FMA, every head size, both dtypes
 //   mma     attention_mma.cu, attention_backward_mma.cu       bf16 tensor cores of sm_80 and later, every head size
-//   wgmma   attention_wgmma.cu, attention_backward_wgmma.cu   bf16, wgmma and TMA of sm_90a, head sizes to 128
+//   wgmma   attention_wgmma.cu, attention_backward_wgmma.cu,
+//           attention_dq_wgmma.cu, attention_dq_kept_wgmma.cu   bf16, wgmma and TMA of sm_90a, head sizes to 128
 #pragma once
 #include <initializer_list>
 
@@ -96,6 +97,24 @@ struct TileTable {
   bool outer_is_query;
 };
 
+// dS (queries, keys) in bf16, kept for the tiles of 64 queries at or beyond the diagonal of tiles of 128 keys. In a tile the 16 queries
+// x 16 keys that a warp computes lie together: (query group of 16, key group of 16, lane), 16 bytes a lane, as its registers hold them.
+struct KeptTiles {
+  static constexpr int kQueries = 64, kKeys = 128, kBytes = kQueries * kKeys * 2;
+  uint8_t* data;  // (heads, tiles of a head)
+  int64_t query_tiles, of_head;
+
+  KeptTiles() = default;
+  explicit KeptTiles(int64_t rows) : data(nullptr), query_tiles((rows + kQueries - 1) / kQueries) {
+    const int64_t key_tiles = (rows + kKeys - 1) / kKeys;
+    of_head = key_tiles * query_tiles - key_tiles * (key_tiles - 1);
+  }
+  // Which one it is. head: of those that are kept; query_tile >= 2 key_tile.
+  __device__ int64_t at(int64_t head, int64_t key_tile, int64_t query_tile) const {
+    return head * of_head + key_tile * query_tiles - key_tile * (key_tile - 1) + query_tile - 2 * key_tile;
+  }
+};
+
 // Sizes and scratch of one call, forward or backward.
 struct AttentionPlan {
   int64_t rows, padded, heads, kv_heads, size;
@@ -104,9 +123,13 @@ struct AttentionPlan {
   int32_t *end, *pos;
   Bounds* bounds;
   TileTable by_query, by_key;
+  TileTable by_narrow_query;  // tiles of 64 queries
   QueryStats* stats;  // (heads, padded / 32), of the backward alone
   int32_t splits;     // blocks that share a tile of dk and dv in the wgmma family, each with some heads of the group
   float* partials;    // (2, splits, rows, kv_heads, size): their dk, then their dv; where there is more than one
+  // What dk and dv computed of dS and dq would have to compute again, for so many kv heads at a time; none: it is not worth its room.
+  int64_t kept_kv_heads;
+  KeptTiles kept;
   int64_t bytes;
 
   AttentionPlan(const Attention& a, uint8_t* scratch);
@@ -143,5 +166,8 @@ void attention_mma(const Attention& a, const AttentionPlan& plan, Stream& stream
 void attention_backward_mma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
 void attention_wgmma(const Attention& a, const AttentionPlan& plan, Stream& stream);
 void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
+// Its dq: with dS computed once more; of so many heads from `first_head` on, from the dS that is kept of them.
+void launch_dq_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream);
+void launch_dq_kept_wgmma(const AttentionBackward& a, const AttentionPlan& plan, int64_t first_head, int64_t heads, Stream& stream);
 
 }  // namespace attune::cuda

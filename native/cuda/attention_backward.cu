@@ -55,7 +55,7 @@ int64_t attention_backward_scratch(const AttentionBackward& a) { return Attentio
 void attention_backward(const AttentionBackward& a, Stream& stream) {
   const AttentionPlan plan(a, stream.scratch<uint8_t>());
   if (!takes_head_size("attention_backward", plan, stream)) return;
-  fill_mask(plan, a.end, a.pos, {plan.by_query, plan.by_key}, stream);
+  fill_mask(plan, a.end, a.pos, {plan.by_query, plan.by_key, plan.by_narrow_query}, stream);
   fill_stats(a, plan, stream);
   if (takes_wgmma(plan, a.q.dtype, stream)) return attention_backward_wgmma(a, plan, stream);
   if (takes_mma(plan, a.q.dtype, stream)) return attention_backward_mma(a, plan, stream);

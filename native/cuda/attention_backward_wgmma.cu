@@ -1,12 +1,12 @@
 // attention_backward, wgmma family. With P = exp(scale q k^T - lse), dS = P (dy v^T - dy . y): dv = P^T dy, dk = scale dS^T q,
 // dq = scale dS k. source: lib/ops/attention.ts; Dao 2023 (arXiv:2307.08691) algorithm 2, split in two kernels so that every sum
-// has one owner and one order: seven products are computed where five would do, and nothing is added through memory.
-// tiling: dk, dv: a block has 128 keys of one kv head, 64 a consumer, and walks tiles of 64 queries for each query head of the group;
-// it computes S^T and dP^T, so that P^T and dS^T are A operands as they stand. dq: a block has 128 queries of one head and walks tiles
-// of 128 keys, as the forward does. Statistics of queries come by TMA with their rows. Where few keys would make few blocks, the
-// heads of a group are split between blocks, whose sums a last kernel adds in order.
-// budget: 384 threads, 168 registers (24 for the producer, 240 for consumers), no spills; shared memory 131 KiB for dk and dv, 195 KiB
-// for dq at size 128, 67 and 99 KiB at 64.
+// has one owner and one order. dS goes from the first, which is here, to the second through memory, in bf16, as the tensor cores take
+// it anyway: five products (attention_dq_kept_wgmma.cu). Where its room is too much, the second computes it again: seven
+// (attention_dq_wgmma.cu).
+// tiling: a block has 128 keys of one kv head, 64 a consumer, and walks tiles of 64 queries for each query head of the group; it
+// computes S^T and dP^T, so that P^T and dS^T are A operands as they stand. Statistics of queries come by TMA with their rows. Where
+// few keys would make few blocks, the heads of a group are split between blocks, whose sums a last kernel adds in order.
+// budget: 384 threads, 168 registers (24 for the producer, 240 for consumers), no spills; shared memory 131 KiB, 67 KiB at size 64.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA); rows that nobody sees must be finite.
 // measured: not yet.
 #include "attention_wgmma.h"
@@ -20,12 +20,10 @@ using namespace hopper;
 
 constexpr int kConsumers = 2;
 constexpr int kStages = 2;
-constexpr int kBlockRows = kConsumers * kConsumerRows;  // keys of a block of dkdv, queries of a block of dq
-constexpr int kQueries = 64;                            // of a tile that dkdv walks
-constexpr int kKeys = 128;                              // of a tile that dq walks
+constexpr int kBlockRows = kConsumers * kConsumerRows;  // keys of a block
+constexpr int kQueries = 64;                            // of a tile
 
 using Stats = Table<float, 2 * kQueries>;
-using Ends = Table<int32_t, kKeys>;
 
 struct BackwardArgs {
   bool want_dk, want_dv;
@@ -36,10 +34,10 @@ struct BackwardArgs {
   int32_t heads, group, size;
   int32_t splits;   // of the group's heads; 1: none
   float* partials;  // (2, splits, N, K, size)
+  KeptTiles kept;
+  int32_t first_kv_head, some_kv_heads;  // of dk and dv's launch
   float scale, scale2;
 };
-
-// ---- dk, dv
 
 template <int Size>
 struct KeySide {
@@ -86,7 +84,18 @@ __device__ __forceinline__ void write_partial(float* x, int64_t row_stride, int3
   }
 }
 
-template <int Size>
+// dS of one consumer, of 64 queries beside its 64 keys: each warp's registers as they are.
+__device__ __forceinline__ void keep(const Fragments<kQueries>& ds, uint8_t* tile) {
+  static_assert(kQueries == KeptTiles::kQueries && kBlockRows == KeptTiles::kKeys);
+  constexpr int kKeyGroups = KeptTiles::kKeys / kStep;
+  const int key_group = threadIdx.x / 32 - kWarpgroup / 32, lane = threadIdx.x % 32;
+#pragma unroll
+  for (int group = 0; group < kQueries / kStep; ++group)
+    *reinterpret_cast<uint4*>(tile + ((group * kKeyGroups + key_group) * 32 + lane) * 16) =
+        make_uint4(ds.at[group][0], ds.at[group][1], ds.at[group][2], ds.at[group][3]);
+}
+
+template <int Size, bool Keep>
 __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     attention_dkdv_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
                          const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
@@ -95,8 +104,8 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   ATTUNE_DYNAMIC_SHARED(base);
   const KeySide<Size> shared(base);
   using Turn = typename KeySide<Size>::Queries::Turn;
-  const int32_t kv_heads = a.heads / a.group, kv_head = blockIdx.x % kv_heads;
-  const int32_t split = blockIdx.x / kv_heads % a.splits, tile = a.tiles.order[blockIdx.x / kv_heads / a.splits];
+  const int32_t kv_heads = a.heads / a.group, kv_head = a.first_kv_head + blockIdx.x % a.some_kv_heads;
+  const int32_t split = blockIdx.x / a.some_kv_heads % a.splits, tile = a.tiles.order[blockIdx.x / a.some_kv_heads / a.splits];
   const int32_t first_head = kv_head * a.group + a.group * split / a.splits;
   const int32_t end_head = kv_head * a.group + a.group * (split + 1) / a.splits;
   const int32_t first = tile * kBlockRows, query_tiles = (a.mask.rows + kQueries - 1) / kQueries;
@@ -157,6 +166,7 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
       keys.differences(p, dp, stats, place.column);
       Fragments<kQueries> ds;
       ds.pack(p);
+      if constexpr (Keep) keep(ds, a.kept.data + a.kept.at(head - a.first_kv_head * a.group, tile, walk.tile()) * KeptTiles::kBytes);
       ptx::wgmma_fence();
       accumulate(dk, ds, query.rows());
       ptx::wgmma_wait<1>();  // dv
@@ -201,144 +211,44 @@ __global__ void __launch_bounds__(256, 4)
   store(to + i, sum);
 }
 
-// ---- dq
-
-template <int Size>
-struct QuerySide {
-  using Queries = Tile<kBlockRows, Size>;
-  using Keys = Ring<LabelledTile<Ends, kKeys, Size>, kStages, kConsumers>;  // labelled with their ends
-  using Values = Ring<Tile<kKeys, Size>, kStages, kConsumers>;
-  static constexpr int kBytes = 2 * Queries::kBytes + Keys::kBytes + Values::kBytes + kBarrierBytes;
-  static_assert(kBytes <= kMostShared && (1 + 2 * Keys::kBarriers) * 8 <= kBarrierBytes, "shared memory");
-  Queries q, dy;
-  Keys k;
-  Values v;
-  uint64_t* q_full;
-
-  __device__ explicit QuerySide(uint8_t* base) {
-    uint8_t* const rings = base + 2 * Queries::kBytes;
-    uint64_t* const barriers = reinterpret_cast<uint64_t*>(rings + Keys::kBytes + Values::kBytes);
-    q = {base};
-    dy = {base + Queries::kBytes};
-    k = {rings, barriers + 1};
-    v = {rings + Keys::kBytes, barriers + 1 + Keys::kBarriers};
-    q_full = barriers;
-  }
-  __device__ void init() const {
-    ptx::mbarrier_init(q_full, 1);
-    k.init();
-    v.init();
-    ptx::fence_barrier_init();
-  }
-};
-
-template <int Size>
-__global__ void __launch_bounds__(kThreads<kConsumers>, 1)
-    attention_dq_wgmma(const __grid_constant__ CUtensorMap q_map, const __grid_constant__ CUtensorMap k_map,
-                       const __grid_constant__ CUtensorMap v_map, const __grid_constant__ CUtensorMap dy_map,
-                       const __grid_constant__ CUtensorMap ends_map, const __grid_constant__ CUtensorMap dq_map,
-                       const __grid_constant__ BackwardArgs a) {
-  ATTUNE_DYNAMIC_SHARED(base);
-  const QuerySide<Size> shared(base);
-  using Turn = typename QuerySide<Size>::Keys::Turn;
-  const int32_t tile = a.tiles.order[blockIdx.x / a.heads], head = blockIdx.x % a.heads, first = tile * kBlockRows;
-  const int32_t key_tiles = (a.mask.rows + kKeys - 1) / kKeys;
-  TileWalk walk(a.tiles.words + int64_t{tile} * ((key_tiles + 31) / 32), key_tiles);
-  if (threadIdx.x == 0) {
-    prefetch(&q_map, &dy_map, &k_map, &ends_map, &v_map);
-    shared.init();
-  }
-  __syncthreads();
-
-  if (threadIdx.x < kWarpgroup) {
-    ptx::registers_decrease<kProducerRegisters>();
-    if (threadIdx.x != 0) return;
-    ptx::mbarrier_arrive_expect(shared.q_full, 2 * QuerySide<Size>::Queries::kBytes);
-    shared.q.load(shared.q_full, &q_map, head, first);
-    shared.dy.load(shared.q_full, &dy_map, head, first);
-    for (Turn turn; walk.next(); turn.advance()) {
-      const int32_t key = walk.tile() * kKeys;
-      shared.k.produce(turn, &k_map, &ends_map, head / a.group, key, key / Ends::kRowValues);
-      shared.v.produce(turn, &v_map, head / a.group, key);
-    }
-    return;
-  }
-
-  ptx::registers_increase<kConsumerRegisters<kConsumers>>();
-  const Consumer<kConsumers> consumer;
-  const int own = consumer.first_row();
-  const Place place;
-  const OwnQueries queries(a.stats + head * a.head_stats, first + own + place.row);
-  float dq[Size / 2];
-  clear(dq);
-  ptx::mbarrier_wait(shared.q_full, 0);
-  for (Turn turn; walk.next(); turn.advance()) {
-    float p[kKeys / 2], dp[kKeys / 2];
-    const auto k = shared.k.wait(turn);
-    ptx::wgmma_fence();
-    multiply_transposed<kKeys>(p, shared.q, own, k.rows());
-    const auto v = shared.v.wait(turn);
-    ptx::wgmma_fence();
-    multiply_transposed<kKeys>(dp, shared.dy, own, v);
-    ptx::wgmma_wait<1>();  // the scores
-    queries.probabilities(p, a.scale2);
-    ptx::wgmma_wait<0>();  // dp
-    shared.v.release(turn);
-    queries.differences(p, dp);
-    if (!walk.all_visible())
-      hide<kKeys>(p, 0, a.mask, k.labels(), place.column, queries.row, walk.tile() * kKeys + place.column);
-    Fragments<kKeys> ds;
-    ds.pack(p);
-    ptx::wgmma_fence();
-    accumulate(dq, ds, k.rows());
-    ptx::wgmma_wait<0>();
-    shared.k.release(turn);
-  }
-  const float scales[2] = {a.scale, a.scale};
-  consumer.sync();  // its warps are done with its rows of q, where the results leave from
-  shared.q.put(own, place, dq, scales);
-  ptx::fence_proxy_async();
-  consumer.sync();
-  if (consumer.leads()) {
-    shared.q.store(own, &dq_map, head, first + own);
-    ptx::tma_store_wait<0>();
-  }
-}
-
-// ---- host
-
 // A map of a result, if it is wanted.
 bool make_result_map(CUtensorMap* map, const Tensor& x, Stream& stream) {
   *map = {};
   return !x || make_map(map, x, kConsumerRows, stream);
 }
 
+template <int Size, bool Keep>
+void launch_key_side(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs args, Stream& stream) {
+  CUtensorMap q, k, v, dy, stats, dk, dv;
+  if (!make_map(&k, a.k, kBlockRows, stream) || !make_map(&v, a.v, kBlockRows, stream) || !make_map(&q, a.q, kQueries, stream) ||
+      !make_map(&dy, a.dy, kQueries, stream) ||
+      !make_labels_map<Stats>(&stats, plan.stats, 2 * plan.heads * plan.padded, stream) ||
+      !make_result_map(&dk, a.dk, stream) || !make_result_map(&dv, a.dv, stream))
+    return;
+  args.tiles = plan.by_key;
+  stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size, Keep>,
+                static_cast<unsigned>(ceil_div(plan.rows, kBlockRows) * args.some_kv_heads * plan.splits), kThreads<kConsumers>,
+                KeySide<Size>::kBytes, q, k, v, dy, stats, dk, dv, args);
+}
+
 template <int Size>
 void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs args, Stream& stream) {
-  const int64_t tiles = ceil_div(plan.rows, kBlockRows);
-  CUtensorMap q, k, v, dy, stats, ends, dq, dk, dv;
-  if (!make_map(&k, a.k, kBlockRows, stream) || !make_map(&v, a.v, kBlockRows, stream)) return;
-  if (a.dk || a.dv) {
-    if (!make_map(&q, a.q, kQueries, stream) || !make_map(&dy, a.dy, kQueries, stream) ||
-        !make_labels_map<Stats>(&stats, plan.stats, 2 * plan.heads * plan.padded, stream) ||
-        !make_result_map(&dk, a.dk, stream) || !make_result_map(&dv, a.dv, stream))
-      return;
-    args.tiles = plan.by_key;
-    stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size>, static_cast<unsigned>(tiles * plan.kv_heads * plan.splits),
-                  kThreads<kConsumers>, KeySide<Size>::kBytes, q, k, v, dy, stats, dk, dv, args);
-    if (plan.splits > 1) {
-      const int64_t count = plan.rows * plan.kv_heads * plan.size;
-      stream.launch("attention_add_partials", attention_add_partials, dim3(static_cast<unsigned>(ceil_div(count, 256 * kWide)), 2),
-                    256, 0, plan.partials, plan.splits, count, a.dk.as<__nv_bfloat16>(), a.dv.as<__nv_bfloat16>());
+  const bool key_side = a.dk || a.dv, keep = plan.kept_kv_heads > 0 && a.dq && key_side;
+  if (keep) {
+    for (int64_t head = 0; head < plan.kv_heads; head += plan.kept_kv_heads) {
+      args.first_kv_head = static_cast<int32_t>(head);
+      args.some_kv_heads = static_cast<int32_t>(std::min(plan.kept_kv_heads, plan.kv_heads - head));
+      launch_key_side<Size, true>(a, plan, args, stream);
+      launch_dq_kept_wgmma(a, plan, head * plan.group(), args.some_kv_heads * plan.group(), stream);
     }
+  } else {
+    if (key_side) launch_key_side<Size, false>(a, plan, args, stream);
+    if (a.dq) launch_dq_wgmma(a, plan, stream);
   }
-  if (a.dq) {
-    if (!make_map(&q, a.q, kBlockRows, stream) || !make_map(&dy, a.dy, kBlockRows, stream) ||
-        !make_labels_map<Ends>(&ends, plan.end, plan.padded, stream) || !make_result_map(&dq, a.dq, stream))
-      return;
-    args.tiles = plan.by_query;
-    stream.launch("attention_dq_wgmma", attention_dq_wgmma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads<kConsumers>,
-                  QuerySide<Size>::kBytes, q, k, v, dy, ends, dq, args);
+  if (key_side && plan.splits > 1) {
+    const int64_t count = plan.rows * plan.kv_heads * plan.size;
+    stream.launch("attention_add_partials", attention_add_partials, dim3(static_cast<unsigned>(ceil_div(count, 256 * kWide)), 2),
+                  256, 0, plan.partials, plan.splits, count, a.dk.as<__nv_bfloat16>(), a.dv.as<__nv_bfloat16>());
   }
 }
 
@@ -356,6 +266,9 @@ void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& p
                              static_cast<int32_t>(plan.size),
                              plan.splits,
                              plan.partials,
+                             plan.kept,
+                             0,
+                             static_cast<int32_t>(plan.kv_heads),
                              plan.scale,
                              plan.scale2};
   if (plan.size <= 64)

@@ -25,7 +25,7 @@ struct MaskWork {
   AttentionMask mask;
   int32_t blocks;  // of kMaskBlock rows
   int32_t tables;
-  TileTable table[2];
+  TileTable table[3];
 };
 
 __device__ int32_t lowest_of_warp(int32_t x) { return __reduce_min_sync(kAllLanes, x); }
@@ -186,11 +186,19 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   bounds = pieces.take<Bounds>(padded / kMaskBlock);
   by_query = table(backward ? 128 : forward_queries(size), 128, true);
   by_key = backward ? table(128, 64, false) : TileTable{};
+  by_narrow_query = backward ? table(64, 128, true) : TileTable{};
   stats = pieces.take<QueryStats>(backward ? heads * head_stats() : 0);
   // Few keys would leave most of a GPU idle. The shape alone decides, so that sums are the same on every device.
   constexpr int64_t kBlocks = 256;
   splits = backward && size <= 128 ? static_cast<int32_t>(std::clamp<int64_t>(kBlocks / std::max<int64_t>(1, ceil_div(rows, 128) * kv_heads), 1, group())) : 1;
   partials = pieces.take<float>(splits > 1 ? 2 * splits * rows * kv_heads * size : 0);
+  // All heads at once, or so many that a launch still fills a GPU.
+  constexpr int64_t kKeptBytes = int64_t{2560} << 20;
+  kept = KeptTiles(rows);
+  kept_kv_heads = backward && size <= 128 ? std::min(kv_heads, kKeptBytes / std::max<int64_t>(1, group() * kept.of_head * KeptTiles::kBytes)) : 0;
+  if (kept_kv_heads > 0) kept_kv_heads = ceil_div(kv_heads, ceil_div(kv_heads, kept_kv_heads));
+  if (kept_kv_heads < kv_heads && kept_kv_heads * ceil_div(rows, 128) < kBlocks) kept_kv_heads = 0;
+  kept.data = pieces.take<uint8_t>(kept_kv_heads * group() * kept.of_head * KeptTiles::kBytes);
   bytes = pieces.used;
 }
 

@@ -152,9 +152,13 @@ struct Ring {
   // where: what T's load takes after the barrier.
   template <class... Where>
   __device__ __forceinline__ void produce(Turn turn, Where... where) const {
+    tile(turn).load(begin(turn, T::kLoaded), where...);
+  }
+  // Waits until the stage is free and announces what it will get; returns the barrier.
+  __device__ __forceinline__ uint64_t* begin(Turn turn, uint32_t loaded) const {
     ptx::mbarrier_wait(barriers + Stages + turn.stage, turn.parity ^ 1);
-    ptx::mbarrier_arrive_expect(barriers + turn.stage, T::kLoaded);
-    tile(turn).load(barriers + turn.stage, where...);
+    ptx::mbarrier_arrive_expect(barriers + turn.stage, loaded);
+    return barriers + turn.stage;
   }
   __device__ __forceinline__ T wait(Turn turn) const {
     ptx::mbarrier_wait(barriers + turn.stage, turn.parity);

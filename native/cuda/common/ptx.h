@@ -174,6 +174,13 @@ ATTUNE_PTX void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row) {
                : "memory");
 }
 
+// An 8 x 8 matrix of 16-bit elements, transposed: lane / 4 is the row, columns 2 (lane % 4) and the next are packed, before and after.
+ATTUNE_PTX uint32_t transpose_8x8(uint32_t x) {
+  uint32_t y;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
+}
+
 // d (16, 8) += a (16, 16) b (16, 8). d[2 i + c]: row lane / 4 + 8 i, column 2 (lane % 4) + c. a[2 j + i]: row lane / 4 + 8 i, columns
 // 8 j + 2 (lane % 4) and the next. b[j]: rows 8 j + 2 (lane % 4) and the next, column lane / 4.
 ATTUNE_PTX void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {

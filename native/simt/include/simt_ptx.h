@@ -108,6 +108,12 @@ inline void ldmatrix_x4(uint32_t (&r)[4], const void* row, Site site = Site::cur
 inline void ldmatrix_x4_transposed(uint32_t (&r)[4], const void* row, Site site = Site::current()) {
   simt::ldmatrix_x4(r, row, true, site);
 }
+inline uint32_t transpose_8x8(uint32_t x, Site site = Site::current()) {
+  const simt::Lanes lanes = simt::exchange("movmatrix", 0xffffffffu, x, site);
+  const int row = lanes.lane / 4, column = lanes.lane % 4 * 2;
+  auto element = [&](int r, int c) { return static_cast<uint32_t>(lanes.values[4 * r + c / 2]) >> (c % 2 * 16) & 0xffff; };
+  return element(column, row) | element(column + 1, row) << 16;
+}
 inline void mma_16x8x16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Site site = Site::current()) {
   simt::mma_16x8x16(d, a, b, site);
 }
