@@ -14,7 +14,7 @@ namespace {
 
 using namespace cuda;
 
-// ---- ldmatrix: rows 0 to 31 of 8 elements each, element value 8 row + column.
+// ---- ldmatrix and movmatrix: rows 0 to 31 of 8 elements each, element value 8 row + column.
 
 __global__ void ldmatrix_kernel(uint32_t* out) {
   ATTUNE_SHARED(uint4, tile, 32);
@@ -26,24 +26,25 @@ __global__ void ldmatrix_kernel(uint32_t* out) {
   ptx::ldmatrix_x4(plain, &tile[lane]);
   ptx::ldmatrix_x4_transposed(transposed, &tile[lane]);
   for (int i = 0; i < 4; ++i) {
-    out[lane * 8 + i] = plain[i];
-    out[lane * 8 + 4 + i] = transposed[i];
+    out[lane * 12 + i] = plain[i];
+    out[lane * 12 + 4 + i] = transposed[i];
+    out[lane * 12 + 8 + i] = ptx::transpose_8x8(plain[i]);
   }
 }
 
 std::string ldmatrix(Stream& stream) {
-  Buffer<uint32_t> out(32 * 8, 0);
+  Buffer<uint32_t> out(32 * 12, 0);
   stream.launch("ldmatrix", ldmatrix_kernel, dim3(1), dim3(32), 0, out.data());
-  std::vector<uint32_t> expected(32 * 8);
+  std::vector<uint32_t> expected(32 * 12);
   for (uint32_t lane = 0; lane < 32; ++lane) {
     for (uint32_t matrix = 0; matrix < 4; ++matrix) {
       const auto element = [&](uint32_t row, uint32_t column) { return (8 * matrix + row) * 8 + column; };
       const uint32_t i = lane / 4, j = 2 * (lane % 4);
-      expected[lane * 8 + matrix] = element(i, j) | element(i, j + 1) << 16;
-      expected[lane * 8 + 4 + matrix] = element(j, i) | element(j + 1, i) << 16;
+      expected[lane * 12 + matrix] = element(i, j) | element(i, j + 1) << 16;
+      expected[lane * 12 + 4 + matrix] = expected[lane * 12 + 8 + matrix] = element(j, i) | element(j + 1, i) << 16;
     }
   }
-  return differ(out.read(stream), expected, "lane * 8 + register");
+  return differ(out.read(stream), expected, "lane * 12 + register");
 }
 
 // ---- mma.sync: fragments packed on the host by the manual's maps.
