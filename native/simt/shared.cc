@@ -15,7 +15,7 @@ namespace {
 
 alignas(1024) uint8_t memory[kSharedBytes];
 alignas(1024) uint8_t known[kSharedBytes];  // to the async proxy
-bool publish_due;
+uint32_t fenced_warps;  // have fenced since stores were last published
 
 constexpr size_t kGap = 32;
 constexpr size_t kStaticLimit = 48 * 1024;
@@ -41,7 +41,7 @@ void begin_shared(size_t dynamic_bytes) {
   open(kSharedReserved, dynamic_bytes);
   block.statics.clear();
   block.static_top = kSharedReserved + dynamic_bytes + kGap;
-  publish_due = false;
+  fenced_warps = 0;
 }
 
 void end_shared() { poison(kSharedReserved, block.static_top - kSharedReserved); }
@@ -78,12 +78,12 @@ size_t shared_offset(const void* at, size_t bytes, const char* what) {
 
 void fence_proxy_async() {
   need_capability(90, "fence.proxy.async");
-  publish_due = true;
+  fenced_warps |= 1u << (block.running / 32);
 }
 
 void publish_stores() {
-  if (!publish_due) return;
-  publish_due = false;
+  if (fenced_warps == 0) return;
+  fenced_warps = 0;
   const Unwatched unwatched;
   std::memcpy(known + kSharedReserved, memory + kSharedReserved, block.dynamic_bytes);
   for (const StaticArray& array : block.statics) std::memcpy(known + array.offset, memory + array.offset, array.bytes);
@@ -96,7 +96,7 @@ void async_write(size_t offset, const void* from, size_t bytes) {
 }
 
 void check_async_read(size_t offset, size_t bytes, const char* what) {
-  publish_stores();
+  if (block.running >= 0 && (fenced_warps >> (block.running / 32) & 1)) publish_stores();  // its own; those of others, by a barrier
   const Unwatched unwatched;
   if (std::memcmp(memory + offset, known + offset, bytes) == 0) return;
   size_t at = offset;

@@ -31,6 +31,7 @@ const plants = [
     tiles,
     ["    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barriers + Stages + turn.stage);\n", ""],
   ],
+  ["lanes out of step when a tile is released", tiles, ["    __syncwarp();\n", ""]],
   ["parity never flips", tiles, ["      parity ^= 1;\n", ""]],
   [
     "one warp too few before a tile is free",
@@ -137,7 +138,6 @@ const plants = [
     ],
   ],
   ["dp read before it is done", backward, ["      ptx::wgmma_wait<1>();  // dp\n", ""]],
-  ["dy released under the product that reads it", backward, ["      ptx::wgmma_wait<1>();  // dv\n", ""]],
   [
     "keys of dq released too early",
     backward,
