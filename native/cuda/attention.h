@@ -140,7 +140,7 @@ struct AttentionPlan {
   AttentionMask mask() const { return {end, window ? pos : nullptr, bounds, static_cast<int32_t>(rows), window}; }
 
  private:
-  void lay_out(uint8_t* scratch, bool backward);
+  void lay_out(uint8_t* scratch, bool backward, bool backward_wgmma);
 };
 
 // Fills the plan's end, pos and bounds, and these of its tables. attention_mask.cu

@@ -163,16 +163,16 @@ struct Pieces {
 AttentionPlan::AttentionPlan(const Attention& a, uint8_t* scratch)
     : rows(a.q.shape[0]), heads(a.q.shape[1]), kv_heads(a.k.shape[1]), size(a.q.shape[2]), scale(static_cast<float>(a.scale)),
       window(static_cast<int32_t>(std::min<double>(a.window, INT_MAX))) {
-  lay_out(scratch, false);
+  lay_out(scratch, false, false);
 }
 
 AttentionPlan::AttentionPlan(const AttentionBackward& a, uint8_t* scratch)
     : rows(a.q.shape[0]), heads(a.q.shape[1]), kv_heads(a.k.shape[1]), size(a.q.shape[2]), scale(static_cast<float>(a.scale)),
       window(static_cast<int32_t>(std::min<double>(a.window, INT_MAX))) {
-  lay_out(scratch, true);
+  lay_out(scratch, true, a.q.dtype == DType::bf16 && size <= 128);
 }
 
-void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
+void AttentionPlan::lay_out(uint8_t* scratch, bool backward, bool backward_wgmma) {
   scale2 = scale * 1.44269504f;
   padded = round_up(rows, kRowPadding);
   Pieces pieces{scratch};
@@ -190,12 +190,14 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward) {
   stats = pieces.take<QueryStats>(backward ? heads * head_stats() : 0);
   // Few keys would leave most of a GPU idle. The shape alone decides, so that sums are the same on every device.
   constexpr int64_t kBlocks = 256;
-  splits = backward && size <= 128 ? static_cast<int32_t>(std::clamp<int64_t>(kBlocks / std::max<int64_t>(1, ceil_div(rows, 128) * kv_heads), 1, group())) : 1;
+  const int64_t key_tiles = std::max<int64_t>(1, ceil_div(rows, 128) * kv_heads);
+  splits = backward_wgmma ? static_cast<int32_t>(std::clamp<int64_t>(kBlocks / key_tiles, 1, group())) : 1;
   partials = pieces.take<float>(splits > 1 ? 2 * splits * rows * kv_heads * size : 0);
   // All heads at once, or so many that a launch still fills a GPU.
   constexpr int64_t kKeptBytes = int64_t{2560} << 20;
   kept = KeptTiles(rows);
-  kept_kv_heads = backward && size <= 128 ? std::min(kv_heads, kKeptBytes / std::max<int64_t>(1, group() * kept.of_head * KeptTiles::kBytes)) : 0;
+  const int64_t kept_of_group = std::max<int64_t>(1, group() * kept.of_head * KeptTiles::kBytes);
+  kept_kv_heads = backward_wgmma ? std::min(kv_heads, kKeptBytes / kept_of_group) : 0;
   if (kept_kv_heads > 0) kept_kv_heads = ceil_div(kv_heads, ceil_div(kv_heads, kept_kv_heads));
   if (kept_kv_heads < kv_heads && kept_kv_heads * ceil_div(rows, 128) < kBlocks) kept_kv_heads = 0;
   kept.data = pieces.take<uint8_t>(kept_kv_heads * group() * kept.of_head * KeptTiles::kBytes);
