@@ -142,6 +142,12 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   clear(dk);
   clear(dv);
   ptx::mbarrier_wait(shared.kv_full, 0);
+  constexpr bool kInRegisters = Size == 64;  // K and V: at 128 the sums leave them no room
+  Fragments<kInRegisters ? Size : kStep> k, v;
+  if constexpr (kInRegisters) {
+    k = shared.k.fragments(own);
+    v = shared.v.fragments(own);
+  }
   Turn turn, before;
   bool begun = false;
   for (int32_t head = first_head; head < end_head; ++head)
@@ -151,10 +157,16 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
       const auto query = shared.q.wait(turn);
       const Stats stats = query.labels();
       ptx::wgmma_fence();
-      multiply_transposed<kQueries>(p, shared.k, own, query.rows());
+      if constexpr (kInRegisters)
+        multiply_transposed<kQueries>(p, k, query.rows());
+      else
+        multiply_transposed<kQueries>(p, shared.k, own, query.rows());
       const auto dy = shared.dy.wait(turn);
       ptx::wgmma_fence();
-      multiply_transposed<kQueries>(dp, shared.v, own, dy);
+      if constexpr (kInRegisters)
+        multiply_transposed<kQueries>(dp, v, dy);
+      else
+        multiply_transposed<kQueries>(dp, shared.v, own, dy);
       ptx::wgmma_wait<1>();  // the scores, and dk of the tile before
       if (begun) shared.q.release(before);
       keys.probabilities(p, a.scale2, stats, place.column);

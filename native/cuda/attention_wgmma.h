@@ -55,6 +55,18 @@ struct Tile {
         *reinterpret_cast<uint32_t*>(own + j / 8 * kPanelBytes + 8 * i * kPanelRow + (j % 8 ^ swizzle) * 16) =
             ptx::pack_bf16(x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
   }
+  // 64 rows from `row` on as operand A in registers.
+  __device__ __forceinline__ Fragments<Size> fragments(int row) const {
+    const int lane = threadIdx.x % 32, own = row + threadIdx.x % kWarpgroup / 32 * 16 + lane % 16;
+    Fragments<Size> f;
+#pragma unroll
+    for (int step = 0; step < Size / kStep; ++step) {
+      constexpr int kSteps = kPanel / kStep;
+      const int chunk = step % kSteps * 2 + lane / 16;
+      ptx::ldmatrix_x4(f.at[step], data + step / kSteps * kPanelBytes + own * kPanelRow + (chunk ^ own % 8) * 16);
+    }
+    return f;
+  }
   // As an operand whose product sums over the columns: rows from `row` on, the `step`th 16 columns.
   __device__ __forceinline__ uint64_t over_columns(int row, int step) const {
     constexpr int kSteps = kPanel / kStep;
@@ -109,6 +121,14 @@ __device__ __forceinline__ void multiply_transposed(float (&product)[N / 2], Til
 #pragma unroll
   for (int step = 0; step < Size / kStep; ++step)
     ptx::wgmma<N>(product, a.over_columns(row, step), b.over_columns(0, step), step > 0);
+  ptx::wgmma_commit();
+}
+
+// The same with a in registers: half the reads of shared memory, which bounds products of 64 columns.
+template <int N, int Size>
+__device__ __forceinline__ void multiply_transposed(float (&product)[N / 2], const Fragments<Size>& a, Tile<N, Size> b) {
+#pragma unroll
+  for (int step = 0; step < Size / kStep; ++step) ptx::wgmma<N>(product, a.at[step], b.over_columns(0, step), step > 0);
   ptx::wgmma_commit();
 }
 
