@@ -12,6 +12,8 @@ const build = join(root, "build-check/simt");
 const tiles = "attention_wgmma.h";
 const forward = "attention_wgmma.cu";
 const backward = "attention_backward_wgmma.cu";
+const recomputed = "attention_dq_wgmma.cu";
+const kept = "attention_dq_kept_wgmma.cu";
 const rows = "attention_rows.h";
 const mask = "attention_mask.cu";
 const head = "linear_logprob_wgmma.cu";
@@ -50,7 +52,7 @@ const plants = [
   ["distance of panels halved in a descriptor", tiles, ["kPanelBytes, 1024)", "kPanelBytes / 2, 1024)"]],
   ["k-step halved", tiles, ["step % kSteps * kStep * 2", "step % kSteps * kStep"]],
   ["result stored without the swizzle", tiles, ["(j % 8 ^ swizzle) * 16", "j % 8 * 16"]],
-  ["labels read without the swizzle", tiles, ["(byte / 16 ^ row) * 16", "byte / 16 * 16"]],
+  ["labels read without the swizzle", tiles, ["at % kRowValues / 4 ^ row,", "at % kRowValues / 4,"]],
   [
     "a consumer passes the turn to itself",
     tiles,
@@ -140,7 +142,7 @@ const plants = [
   ["dp read before it is done", backward, ["      ptx::wgmma_wait<1>();  // dp\n", ""]],
   [
     "keys of dq released too early",
-    backward,
+    recomputed,
     [
       "    accumulate(dq, ds, k.rows());\n    ptx::wgmma_wait<0>();\n    shared.k.release(turn);\n",
       "    accumulate(dq, ds, k.rows());\n    shared.k.release(turn);\n    ptx::wgmma_wait<0>();\n",
@@ -149,8 +151,7 @@ const plants = [
   [
     "a head of the group left out",
     backward,
-    ["a.group * (split + 1) / a.splits;", "a.group * (split + 1) / a.splits - (a.splits == 1 && a.group > 1);"],
-    ["plan.splits > 1", "plan.splits > 1 && plan.splits < 2"],
+    ["a.group * (split + 1) / a.splits;", "a.group * (split + 1) / a.splits - (a.group > 1);"],
   ],
   [
     "partial sums of a split left out",
@@ -159,9 +160,18 @@ const plants = [
   ],
   [
     "results put over rows still read",
-    backward,
+    recomputed,
     ["  consumer.sync();  // its warps are done with its rows of q, where the results leave from\n", ""],
   ],
+  [
+    "kept dS left before its product is done",
+    kept,
+    [
+      "      accumulate(dq, ds, stage.keys());\n      ptx::wgmma_wait<0>();\n    }\n    stages.release(turn);\n",
+      "      accumulate(dq, ds, stage.keys());\n      stages.release(turn);\n      ptx::wgmma_wait<0>();\n    } else stages.release(turn);\n",
+    ],
+  ],
+  ["kept dS read without the swizzle", kept, ["(own ^ (group % 2 * 64))", "own"]],
   ["stage of the head released a step early", head, ["          ptx::wgmma_wait<1>();\n", ""]],
   [
     "columns that are not there counted",
@@ -214,7 +224,7 @@ function units(file) {
 
 const pattern = process.argv[2] ?? "";
 const chosen = plants.filter((plant) => plant.name.includes(pattern));
-chosen.forEach(planted);
+plants.forEach(planted); // before anything is built
 execFileSync("cmake", ["-G", "Ninja", "-S", root, "-B", build, "-DATTUNE_DEVICE=simt"], { stdio: "ignore" });
 execFileSync("cmake", ["--build", build, "--target", "attune-stress"], { stdio: "inherit" });
 
