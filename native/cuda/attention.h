@@ -84,8 +84,12 @@ struct alignas(16) QueryStats {
   static constexpr int kQueries = 32;
   float lse2[kQueries], delta[kQueries];
 
-  static __device__ float lse2_of(const QueryStats* of_head, int32_t query) { return of_head[query / kQueries].lse2[query % kQueries]; }
-  static __device__ float delta_of(const QueryStats* of_head, int32_t query) { return of_head[query / kQueries].delta[query % kQueries]; }
+  static __device__ float lse2_of(const QueryStats* of_head, int32_t query) {
+    return of_head[query / kQueries].lse2[query % kQueries];
+  }
+  static __device__ float delta_of(const QueryStats* of_head, int32_t query) {
+    return of_head[query / kQueries].delta[query % kQueries];
+  }
 };
 
 // Outer tiles beside inner ones, and which axis is outer.
@@ -97,8 +101,9 @@ struct TileTable {
   bool outer_is_query;
 };
 
-// dS (queries, keys) in bf16, kept for the tiles of 64 queries at or beyond the diagonal of tiles of 128 keys. In a tile the 16 queries
-// x 16 keys that a warp computes lie together: (query group of 16, key group of 16, lane), 16 bytes a lane, as its registers hold them.
+// dS (queries, keys) in bf16, kept for the tiles of 64 queries at or beyond the diagonal of tiles of 128 keys. In a tile the 16
+// queries x 16 keys that a warp computes lie together: (query group of 16, key group of 16, lane), 16 bytes a lane, as its registers
+// hold them.
 struct KeptTiles {
   static constexpr int kQueries = 64, kKeys = 128, kBytes = kQueries * kKeys * 2;
   uint8_t* data;  // (heads, tiles of a head)
@@ -144,7 +149,8 @@ struct AttentionPlan {
 };
 
 // Fills the plan's end, pos and bounds, and these of its tables. attention_mask.cu
-void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, std::initializer_list<TileTable> tables, Stream& stream);
+void fill_mask(const AttentionPlan& plan, const Tensor& end, const Tensor& pos, std::initializer_list<TileTable> tables,
+               Stream& stream);
 
 // Which kernels run what.
 inline bool takes_head_size(const char* op, const AttentionPlan& plan, Stream& stream) {

@@ -1,8 +1,9 @@
 // attention_backward, mma.sync family. With P = exp(scale q k^T - lse), dS = P (dy v^T - dy . y): dv = P^T dy, dk = scale dS^T q,
 // dq = scale dS k. source: lib/ops/attention.ts; Dao 2023 (arXiv:2307.08691) algorithm 2, as two kernels so that every sum has one
-// owner and one order. tiling: dq: a block has 64 queries of one head and walks tiles of 64 keys (32 for head sizes over 128). dk, dv:
-// a block has 64 keys of one kv head and walks tiles of 64 queries (32 for head sizes over 64) for each query head of the group; it
-// computes S^T and dP^T, so that P^T and dS^T are A operands as they stand. Over head size 128 dk and dv are two launches: registers hold one of them.
+// owner and one order. tiling: dq: a block has 64 queries of one head and walks tiles of 64 keys (32 for head sizes over 128). dk,
+// dv: a block has 64 keys of one kv head and walks tiles of 64 queries (32 for head sizes over 64) for each query head of the group;
+// it computes S^T and dP^T, so that P^T and dS^T are A operands as they stand. Over head size 128 dk and dv are two launches:
+// registers hold one of them.
 // budget: 128 threads, no spills, 68 KiB of shared memory at size 128, 100 KiB at 256.
 // limits: bf16, capability 8.0 and later, head sizes to 256 (padded to 32, 64, 96, 128, 192 or 256); rows that nobody sees must be
 // finite. measured: not yet.
@@ -146,7 +147,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_dkdv_mma(BackwardArgs a
 template <int Size>
 void launch(const BackwardArgs& args, Stream& stream) {
   const int64_t tiles = (args.mask.rows + kBlockRows - 1) / kBlockRows;
-  const unsigned query_blocks = static_cast<unsigned>(tiles * args.heads), key_blocks = static_cast<unsigned>(tiles * args.heads / args.group);
+  const unsigned query_blocks = static_cast<unsigned>(tiles * args.heads);
+  const unsigned key_blocks = static_cast<unsigned>(tiles * args.heads / args.group);
   auto key_side = [&](auto kernel) {
     stream.launch("attention_dkdv_mma", kernel, key_blocks, kThreads, Room<Size, kQueries<Size>>::kBytes, args);
   };

@@ -80,8 +80,8 @@ struct Softmax {
   }
 };
 
-// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value; ends: two(j, column) are the
-// ends of the tile's key j + column, and the next.
+// Values of pairs that the mask hides become `hidden`; rows are queries. row, key: of the thread's first value; ends: two(j, column)
+// are the ends of the tile's key j + column, and the next.
 template <int Keys, class Ends>
 __device__ __forceinline__ void hide(float (&value)[Keys / 2], float hidden, const AttentionMask& mask, const Ends& ends, int column,
                                      int32_t row, int32_t key) {
@@ -140,7 +140,10 @@ struct OwnKeys {
   __device__ OwnKeys(const AttentionMask& mask, int32_t row) : key{row, row + 8}, end{mask.end[row], mask.end[row + 8]} {}
 
   // Where the statistics of the tile's query 8 j begin.
-  static __device__ constexpr int lse2_at(int j) { return 8 * j / QueryStats::kQueries * 2 * QueryStats::kQueries + 8 * j % QueryStats::kQueries; }
+  static __device__ constexpr int lse2_at(int j) {
+    constexpr int kRun = QueryStats::kQueries;
+    return 8 * j / kRun * 2 * kRun + 8 * j % kRun;
+  }
   static __device__ constexpr int delta_at(int j) { return lse2_at(j) + QueryStats::kQueries; }
 
   template <int N, class Stats>

@@ -2,8 +2,7 @@
 // whole tiles on the tensor cores with accumulators in registers, and the ring of barriers between the producer and the consumers.
 //
 // A block is a producer, a warpgroup that brings tiles, and two or three consumers of 64 rows each. Registers move from the producer
-// to the consumers.
-// The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
+// to the consumers. The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
 #pragma once
 #include "attention_rows.h"
 #include "common/ptx.h"
@@ -38,7 +37,7 @@ struct Tile {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) ptx::tma_load_3d(data + p * kPanelBytes, map, barrier, p * kPanel, head, row);
   }
-  // Queues 64 rows from the tile's `from` on to the tensor's `row`... of one head, by one thread; rows and columns that the tensor has.
+  // Queues 64 rows from the tile's `from` on to the tensor's `row`... of one head, by one thread; only what the tensor has.
   __device__ __forceinline__ void store(int from, const CUtensorMap* map, int32_t head, int32_t row) const {
 #pragma unroll
     for (int p = 0; p < kPanels; ++p) ptx::tma_store_3d(map, data + p * kPanelBytes + from * kPanelRow, p * kPanel, head, row);
