@@ -46,8 +46,8 @@ const plants = [
     ["Consumers * kWarpgroup / 32);", "Consumers);"],
     ["if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive", "if (threadIdx.x % 128 == 0) ptx::mbarrier_arrive"],
   ],
-  ["too few bytes announced", tiles, ["T::kLoaded);", "T::kLoaded / 2);"]],
-  ["too many bytes announced", tiles, ["T::kLoaded);", "T::kLoaded * 2);"]],
+  ["too few bytes announced", tiles, ["begin(turn, T::kLoaded)", "begin(turn, T::kLoaded / 2)"]],
+  ["too many bytes announced", tiles, ["begin(turn, T::kLoaded)", "begin(turn, T::kLoaded * 2)"]],
   ["distance of 8 rows halved in a descriptor", tiles, ["kStep * 2, 16, 1024)", "kStep * 2, 16, 512)"]],
   ["distance of panels halved in a descriptor", tiles, ["kPanelBytes, 1024)", "kPanelBytes / 2, 1024)"]],
   ["k-step halved", tiles, ["step % kSteps * kStep * 2", "step % kSteps * kStep"]],
@@ -91,7 +91,7 @@ const plants = [
   [
     "barriers not known before they are used",
     forward,
-    ["  if (threadIdx.x == 0) shared.init();\n  __syncthreads();\n", "  if (threadIdx.x == 0) shared.init();\n"],
+    ["    shared.init();\n  }\n  __syncthreads();\n", "    shared.init();\n  }\n"],
   ],
   ["stores of a result not fenced", forward, ["    ptx::fence_proxy_async();\n", ""]],
   [
