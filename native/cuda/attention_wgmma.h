@@ -2,7 +2,7 @@
 // whole tiles on the tensor cores with accumulators in registers, and the ring of barriers between the producer and the consumers.
 //
 // A block is a producer, a warpgroup that brings tiles, and two or three consumers of 64 rows each. Registers move from the producer
-// to the consumers. The accumulator of a product is laid out as the A operand of the next one wants it, so P and dS never leave the registers.
+// to the consumers. The accumulator of a product is laid out as the A operand of the next one wants it: P and dS stay in registers.
 #pragma once
 #include "attention_rows.h"
 #include "common/ptx.h"
