@@ -62,6 +62,17 @@ export const attentionOp = defineOp({
       inputs: { q: normal(70, 6, 40), k: normal(70, 1, 40), v: normal(70, 1, 40), end: ints(Array.from({ length: 70 }, (_, i) => (i < 41 ? 41 : 70))), pos: ints(Array.from({ length: 70 }, (_, i) => (i < 41 ? i : i - 41))) },
       attrs: { scale: 0.2, window: 9 },
     },
+    // one token; none; a tree of eight branches behind a document of one token, at a head size for tensor cores
+    { inputs: { q: normal(1, 2, 24), k: normal(1, 1, 24), v: normal(1, 1, 24), end: ints([1]) }, attrs: { scale: 0.2, window: 0 } },
+    { inputs: { q: normal(0, 2, 64), k: normal(0, 1, 64), v: normal(0, 1, 64), end: ints([]) }, attrs: { scale: 0.2, window: 0 } },
+    {
+      inputs: { q: normal(129, 4, 64), k: normal(129, 2, 64), v: normal(129, 2, 64), end: ints(Array.from({ length: 129 }, (_, i) => (i === 0 ? 1 : i < 33 ? 129 : 33 + 12 * (Math.floor((i - 33) / 12) + 1)))) },
+      attrs: { scale: 0.125, window: 0 },
+    },
+    {
+      inputs: { q: normal(127, 2, 128), k: normal(127, 1, 128), v: normal(127, 1, 128), end: ints(Array.from({ length: 127 }, (_, i) => (i < 90 ? 90 : 125))), pos: ints(Array.from({ length: 127 }, (_, i) => (i < 90 ? i : i - 90))) },
+      attrs: { scale: 0.09, window: 33 },
+    },
     {
       inputs: { q: normal(133, 2, 64), k: normal(133, 1, 64), v: normal(133, 1, 64), end: ints(Array.from({ length: 133 }, (_, i) => (i >= 60 && i < 97 ? 97 : 133))) },
       attrs: { scale: 0.125, window: 0 },

@@ -54,6 +54,7 @@ export const gatherRowsOp = defineOp({
   samples: [
     { inputs: { x: normal(11, 40), idx: ints([3, 10, 0, 3, -1, 7, 3]) }, attrs: {} },
     { inputs: { x: normal(4, 17), idx: ints([2]) }, attrs: {} },
+    { inputs: { x: normal(6, 72), idx: ints([]) }, attrs: {} },
   ],
 });
 defineBackward(gatherRowsOp.def, {

@@ -50,6 +50,8 @@ export const logSoftmaxGatherOp = defineOp({
   bench: (d) => ({ inputs: { logits: normal32(d.rows, d.vocab), targets: scattered(d.rows, d.vocab) }, attrs: { gradDtype: d.dtype } }),
   samples: [
     { inputs: { logits: normal32(5, 37), targets: ints([3, -1, 36, 0, 12]) }, attrs: { gradDtype: "float32" } },
+    { inputs: { logits: normal32(2, 32003), targets: ints([32002, 7]) }, attrs: { gradDtype: "bfloat16" } },
+    { inputs: { logits: normal32(0, 50), targets: ints([]) }, attrs: { gradDtype: "float32" } },
     { inputs: { logits: normal32(9, 1030), targets: ints([3, 1, 1029, 0, 12, 700, -1, 5, 6]) }, attrs: { gradDtype: "bfloat16" } },
   ],
 });

@@ -26,7 +26,7 @@ export const swigluOp = defineOp({
     return { y: mul(mul(gate, sigmoid(gate)), half(1)) };
   },
   bench: (d) => ({ inputs: { x: normal(d.tokens, 2 * d.intermediate) }, attrs: {} }),
-  samples: [{ inputs: { x: normal(5, 34) }, attrs: {} }, { inputs: { x: normal(40, 128) }, attrs: {} }],
+  samples: [{ inputs: { x: normal(5, 34) }, attrs: {} }, { inputs: { x: normal(40, 128) }, attrs: {} }, { inputs: { x: normal(0, 64) }, attrs: {} }],
 });
 defineBackward(swigluOp.def, { of: ["x"], inplace: { dx: "x" } });
 

@@ -14,18 +14,20 @@ export function expected(c: Case): Record<string, Expected> {
   const want = evalOp(c.def, c.x, c.types, c.attrs);
   const rounded = evalOp(c.def, c.x, c.types, c.attrs, { round: "float32" });
   const outs = c.def.infer({ ...c.types }, c.attrs);
+  const rms = (x: readonly number[]): number => Math.sqrt(x.reduce((s, v) => s + v * v, 0) / Math.max(1, x.length));
+  const terms = Math.max(0, ...Object.entries(c.types).map(([k, t]) => (t.dtype === "int32" ? 0 : rms([...c.x[k]!].filter(Number.isFinite)))));
   const half = Object.values(c.types).some((t) => t.dtype === "bfloat16");
   const all: Record<string, Expected> = {};
   for (const [k, t] of Object.entries(outs)) {
     const [e, r] = [want[k]!, rounded[k]!];
     const finite = [...e].filter(Number.isFinite);
-    const scale = Math.sqrt(finite.reduce((s, x) => s + x * x, 0) / Math.max(1, finite.length));
+    const scale = rms(finite);
     const lost = Math.max(0, ...[...e].map((x, i) => (Number.isFinite(x) ? Math.abs(x - r[i]!) : 0)).filter(Number.isFinite));
     const storage = t.dtype === "bfloat16" ? 2 ** -8 : 0;
     // In bfloat16 a backward kernel multiplies matrices of probabilities and of their gradients that it has rounded: a few parts in a hundred of scale.
     const inner = c.def.backwardOf ? 2 ** -5 : 2 ** -7;
     const inside = half && t.dtype !== "int32" ? (t.dtype === "bfloat16" ? inner : 2e-6) * scale : 0;
-    const tolerance = e.map((x) => (t.dtype === "int32" ? 0 : 8 * lost + (1e-6 + storage * 1.01) * Math.abs(x) + 2e-6 * scale + inside + 1e-30));
+    const tolerance = e.map((x) => (t.dtype === "int32" ? 0 : 8 * lost + (1e-6 + storage * 1.01) * Math.abs(x) + 2e-6 * scale + inside + 2 ** -22 * terms)); // what cancels keeps the rounding of its terms
     all[k] = { want: e, tolerance };
   }
   return all;
