@@ -150,10 +150,21 @@ class Runner {
     return why;
   }
   const cuda::Properties& device() const { return device_; }
+  // Results whose bits are to be told: FNV-1a of what was noted since it was last asked.
+  void note(const std::vector<uint8_t>& bytes) {
+    for (uint8_t byte : bytes) hash_ = (hash_ ^ byte) * 16777619u;
+  }
+  uint32_t noted() {
+    const uint32_t hash = hash_;
+    hash_ = kEmptyHash;
+    return hash;
+  }
 
  private:
+  static constexpr uint32_t kEmptyHash = 2166136261u;
   cudaStream_t stream_;
   cuda::Properties device_;
+  uint32_t hash_ = kEmptyHash;
 };
 
 }  // namespace attune
