@@ -2,6 +2,7 @@
 #include <napi.h>
 
 #include "../cpu/common/dispatch.h"
+#include "../runtime/gpus.h"
 #include "../runtime/host.h"
 #include "../runtime/op_info.h"
 #include "args.h"
@@ -319,6 +320,42 @@ Napi::Value cpu_info(const Info& info) {
   return o;
 }
 
+// gpus() -> {driver, runtime, why, products, found: [{name, capability, memory, free, why}]}, or undefined in a build for the CPU alone
+Napi::Value gpus(const Info& info) {
+  const Napi::Env env = info.Env();
+#ifdef ATTUNE_DEVICE
+  const Gpus all = find_gpus();
+  Napi::Object o = Napi::Object::New(env);
+  o.Set("driver", all.driver);
+  o.Set("runtime", all.runtime);
+  o.Set("why", all.why);
+  o.Set("products", all.products);
+  Napi::Array found = Napi::Array::New(env);
+  for (const Gpu& g : all.found) {
+    Napi::Object one = Napi::Object::New(env);
+    one.Set("name", g.name);
+    one.Set("capability", std::to_string(g.major) + "." + std::to_string(g.minor));
+    one.Set("memory", static_cast<double>(g.memory));
+    one.Set("free", static_cast<double>(g.free));
+    one.Set("why", g.why);
+    found.Set(found.Length(), one);
+  }
+  o.Set("found", found);
+  return o;
+#else
+  return env.Undefined();
+#endif
+}
+
+// compiler() -> what built this, such as "g++ 13.2.0"
+Napi::Value compiler(const Info& info) {
+#ifdef __clang__
+  return Napi::String::New(info.Env(), "clang++ " __clang_version__);
+#else
+  return Napi::String::New(info.Env(), "g++ " __VERSION__);
+#endif
+}
+
 Napi::Value most_memory(const Info& info) { return Napi::Number::New(info.Env(), static_cast<double>(peak_rss())); }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
@@ -333,7 +370,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                    {"readFiles", files<false>}, {"writeFiles", files<true>},
                    {"cancel", cancel},       {"close", close},
                    {"scratch", scratch},     {"countNonfinite", count_nonfinite},
-                   {"cpuInfo", cpu_info},    {"peakRss", most_memory}, {"device", device_name},
+                   {"cpuInfo", cpu_info},    {"gpus", gpus}, {"compiler", compiler},    {"peakRss", most_memory}, {"device", device_name},
                    {"peak", peak}};
   for (const auto& f : functions) exports.Set(f.name, Napi::Function::New(env, f.call, f.name));
   Napi::Array ops = Napi::Array::New(env, kOpCount);

@@ -1,8 +1,11 @@
 // The device `cuda`, and in the tests' build `simt`, its twin on the emulator: memory, copies, and recordings as CUDA graphs.
 // A recording's first run launches its list call by call, which loads every kernel and lets libraries choose; later runs replay a
 // graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call.
+// A kernel fails after its launch has returned, so an error of a run names no kernel; with ATTUNE_CUDA_BLOCKING=1 each is waited for and
+// the error names it. Most errors of a run lose the device for the whole process: every later call says so.
 #include <cuda_runtime.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -23,75 +26,103 @@ constexpr const char* kName = "simt";
 constexpr const char* kName = "cuda";
 #endif
 
-Status failed(const std::string& what, cudaError_t error) {
-  if (error == cudaSuccess) return Status::good();
-  const Fault fault = error == cudaErrorMemoryAllocation ? Fault::memory : Fault::device;
-  return Status::bad(fault, what + ": " + kName + " says " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
-}
+// The stream that a session works on, and whether its device still answers.
+struct Line {
+  cuda::Properties device;
+  cudaStream_t stream = nullptr;
+  bool waits = false;  // for each kernel
+  std::string lost;    // what it said when it was lost
+
+  ~Line() {
+    if (stream != nullptr) cudaStreamDestroy(stream);
+  }
+  Status alive() const {
+    if (lost.empty()) return Status::good();
+    return Status::bad(Fault::device, "session: its device was lost and what it held is gone; start a new process, which may resume (" + lost + ")");
+  }
+  // What CUDA answered, as a status. An error that stays with the stream has lost the device.
+  Status told(const std::string& what, cudaError_t error) {
+    if (error == cudaSuccess) return Status::good();
+    const std::string said = what + ": " + kName + " says " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error);
+    return Status::bad(error == cudaErrorMemoryAllocation ? Fault::memory : Fault::device, said + consequence(said));
+  }
+  std::string consequence(const std::string& said) {
+    cudaGetLastError();  // one that does not stay is forgotten
+    const cudaError_t now = cudaStreamQuery(stream);
+    if (now == cudaSuccess || now == cudaErrorNotReady) return "";
+    lost = said;
+    return waits ? "; the device is lost to this process" : "; the device is lost to this process (ATTUNE_CUDA_BLOCKING=1 names the kernel)";
+  }
+};
 
 void free_device(void* data, int64_t) { cudaFree(data); }
 void free_pinned(void* data, int64_t) { cudaFreeHost(data); }
 
 class CudaRecording final : public Recording {
  public:
-  CudaRecording(std::vector<Call> calls, cudaStream_t stream, const cuda::Properties& device)
-      : calls_(std::move(calls)), stream_(stream), device_(device) {}
+  CudaRecording(std::vector<Call> calls, Line& line) : calls_(std::move(calls)), line_(line) {}
   ~CudaRecording() override {
     if (graph_ != nullptr) cudaGraphExecDestroy(graph_);
     for (cudaEvent_t e : events_) cudaEventDestroy(e);
   }
 
   Status run(double* nanoseconds) override {
+    if (Status s = line_.alive(); !s.ok()) return s;
     if (nanoseconds != nullptr) return profile(nanoseconds);
-    if (!listed_) {
+    if (!listed_ || line_.waits) {
+      if (Status s = list(nullptr, line_.waits); !s.ok()) return s;
       listed_ = true;
-      return list(nullptr);
+      return Status::good();
     }
     if (graph_ == nullptr) {
       if (Status s = capture(); !s.ok()) return s;
     }
-    return failed("graph", cudaGraphLaunch(graph_, stream_));
+    return line_.told("graph", cudaGraphLaunch(graph_, line_.stream));
   }
 
  private:
   // Launches every call, with an event before the first and after each where there are any.
-  Status list(const std::vector<cudaEvent_t>* events) {
-    if (events != nullptr) cudaEventRecord((*events)[0], stream_);
+  Status list(const std::vector<cudaEvent_t>* events, bool waits = false) {
+    if (events != nullptr) cudaEventRecord((*events)[0], line_.stream);
     for (size_t i = 0; i < calls_.size(); ++i) {
-      cuda::Stream launches(stream_, device_);
+      cuda::Stream launches(line_.stream, line_.device);
       launches.use_scratch(calls_[i].scratch);
+      launches.wait_for_each(waits);
       cuda::run(calls_[i].opcode, calls_[i].args, launches);
-      if (!launches.ok())
-        return Status::bad(Fault::device, std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure());
-      if (events != nullptr) cudaEventRecord((*events)[i + 1], stream_);
+      if (!launches.ok()) {
+        const std::string said = std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure();
+        return Status::bad(Fault::device, said + line_.consequence(said));
+      }
+      if (events != nullptr) cudaEventRecord((*events)[i + 1], line_.stream);
     }
-    return failed("launch", cudaGetLastError());
+    return line_.told("launch", cudaGetLastError());
   }
 
   Status capture() {
-    if (cudaError_t e = cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal); e != cudaSuccess) return failed("capture", e);
+    if (cudaError_t e = cudaStreamBeginCapture(line_.stream, cudaStreamCaptureModeThreadLocal); e != cudaSuccess) return line_.told("capture", e);
     const Status listed = list(nullptr);
     cudaGraph_t graph = nullptr;
-    const cudaError_t ended = cudaStreamEndCapture(stream_, &graph);
+    const cudaError_t ended = cudaStreamEndCapture(line_.stream, &graph);
     if (!listed.ok()) {
       if (graph != nullptr) cudaGraphDestroy(graph);
+      cudaGetLastError();
       return listed;
     }
-    if (ended != cudaSuccess) return failed("capture", ended);
+    if (ended != cudaSuccess) return line_.told("capture", ended);
     const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
     cudaGraphDestroy(graph);
-    return failed("graph", made);
+    return line_.told("graph", made);
   }
 
   Status profile(double* nanoseconds) {
     while (events_.size() < calls_.size() + 1) {
       cudaEvent_t e = nullptr;
-      if (cudaError_t error = cudaEventCreate(&e); error != cudaSuccess) return failed("event", error);
+      if (cudaError_t error = cudaEventCreate(&e); error != cudaSuccess) return line_.told("event", error);
       events_.push_back(e);
     }
     listed_ = true;
     if (Status s = list(&events_); !s.ok()) return s;
-    if (cudaError_t e = cudaStreamSynchronize(stream_); e != cudaSuccess) return failed("run", e);
+    if (cudaError_t e = cudaStreamSynchronize(line_.stream); e != cudaSuccess) return line_.told("run", e);
     for (size_t i = 0; i < calls_.size(); ++i) {
       float milliseconds = 0;
       cudaEventElapsedTime(&milliseconds, events_[i], events_[i + 1]);
@@ -101,8 +132,7 @@ class CudaRecording final : public Recording {
   }
 
   std::vector<Call> calls_;
-  cudaStream_t stream_;
-  const cuda::Properties& device_;
+  Line& line_;
   cudaGraphExec_t graph_ = nullptr;
   std::vector<cudaEvent_t> events_;
   bool listed_ = false;
@@ -112,37 +142,31 @@ class CudaMachine final : public Machine {
  public:
   static std::unique_ptr<Machine> open(std::string* why) {
     std::unique_ptr<CudaMachine> m(new CudaMachine());
-    *why = cuda::open(0, &m->device_);
+    *why = cuda::open(0, &m->line_.device);
     if (!why->empty()) return nullptr;
-    if (cudaError_t e = cudaStreamCreateWithFlags(&m->stream_, cudaStreamNonBlocking); e != cudaSuccess) {
+    if (cudaError_t e = cudaStreamCreateWithFlags(&m->line_.stream, cudaStreamNonBlocking); e != cudaSuccess) {
       *why = std::string("no stream: ") + cudaGetErrorString(e);
       return nullptr;
     }
+    const char* blocking = std::getenv("ATTUNE_CUDA_BLOCKING");
+    m->line_.waits = blocking != nullptr && std::strcmp(blocking, "1") == 0;
     return m;
-  }
-  ~CudaMachine() override {
-    if (stream_ != nullptr) cudaStreamDestroy(stream_);
   }
 
   Memory allocate(int64_t bytes) override {
     void* place = nullptr;
     const size_t size = static_cast<size_t>(bytes < 1 ? 1 : bytes);
-    if (cudaMalloc(&place, size) != cudaSuccess) {
-      cudaGetLastError();  // the refusal is told by what we return
-      return {};
-    }
+    if (refused(cudaMalloc(&place, size))) return {};
     Memory m = Memory::own(place, static_cast<int64_t>(size), free_device);
-    if (!zero(place, static_cast<int64_t>(size)).ok()) return {};
+    if (refusal_ = zero(place, static_cast<int64_t>(size)); !refusal_.ok()) return {};
     return m;
   }
   Memory staging(int64_t bytes) override {
     void* place = nullptr;
-    if (cudaMallocHost(&place, static_cast<size_t>(bytes < 1 ? 1 : bytes)) != cudaSuccess) {
-      cudaGetLastError();
-      return {};
-    }
+    if (refused(cudaMallocHost(&place, static_cast<size_t>(bytes < 1 ? 1 : bytes)))) return {};
     return Memory::own(place, bytes, free_pinned);
   }
+  Status refusal() const override { return refusal_; }
   Status put(void* to, const void* from, int64_t bytes) override {
     if (Status s = queue_put(to, from, bytes); !s.ok()) return s;
     return finish();
@@ -152,34 +176,45 @@ class CudaMachine final : public Machine {
     return finish();
   }
   Status zero(void* to, int64_t bytes) override {
-    if (cudaError_t e = cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), stream_); e != cudaSuccess) return failed("zero", e);
+    if (Status s = line_.alive(); !s.ok()) return s;
+    if (cudaError_t e = cudaMemsetAsync(to, 0, static_cast<size_t>(bytes), line_.stream); e != cudaSuccess) return line_.told("zero", e);
     return finish();
   }
-  Status queue_put(void* to, const void* from, int64_t bytes) override {
-    if (bytes == 0) return Status::good();
-    return failed("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_));
+  Status queue_put(void* to, const void* from, int64_t bytes) override { return copy(to, from, bytes, cudaMemcpyHostToDevice); }
+  Status queue_get(void* to, const void* from, int64_t bytes) override { return copy(to, from, bytes, cudaMemcpyDeviceToHost); }
+  Status finish() override {
+    if (Status s = line_.alive(); !s.ok()) return s;
+    return line_.told("run", cudaStreamSynchronize(line_.stream));
   }
-  Status queue_get(void* to, const void* from, int64_t bytes) override {
-    if (bytes == 0) return Status::good();
-    return failed("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_));
-  }
-  Status finish() override { return failed("run", cudaStreamSynchronize(stream_)); }
-  std::unique_ptr<Recording> record(std::vector<Call> calls) override {
-    return std::make_unique<CudaRecording>(std::move(calls), stream_, device_);
-  }
+  std::unique_ptr<Recording> record(std::vector<Call> calls) override { return std::make_unique<CudaRecording>(std::move(calls), line_); }
   Peak peak() override {
 #ifdef ATTUNE_SIMT
     return {};  // an emulator's speed says nothing
 #else
-    cuda::Stream launches(stream_, device_);
+    cuda::Stream launches(line_.stream, line_.device);
     return cuda::measure_peak(launches);
 #endif
   }
 
  private:
   CudaMachine() = default;
-  cuda::Properties device_;
-  cudaStream_t stream_ = nullptr;
+  Status copy(void* to, const void* from, int64_t bytes, cudaMemcpyKind kind) {
+    if (Status s = line_.alive(); !s.ok() || bytes == 0) return s;
+    return line_.told("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), kind, line_.stream));
+  }
+  // Whether memory was refused; why is kept, with what is free.
+  bool refused(cudaError_t error) {
+    if (error == cudaSuccess) return false;
+    if (refusal_ = line_.alive(); !refusal_.ok()) return true;
+    refusal_ = line_.told("memory", error);
+    size_t free = 0, total = 0;
+    if (cudaMemGetInfo(&free, &total) == cudaSuccess)
+      refusal_.message += "; " + std::to_string(free >> 20) + " of its " + std::to_string(total >> 20) + " MiB are free";
+    cudaGetLastError();
+    return true;
+  }
+  Line line_;
+  Status refusal_;
 };
 
 }  // namespace

@@ -58,6 +58,14 @@ class Session::RunContext final : public Context {
 
 Session::~Session() = default;
 
+Status Session::no_room(const std::string& what, int64_t bytes, const char* mend) const {
+  const std::string owner = machine_ ? std::string(device_->name) + " device" : "system";
+  const std::string wanted = what + ": the " + owner + " has no room for " + std::to_string(bytes) + " bytes";
+  const Status why = machine_ ? machine_->refusal() : Status::good();
+  if (why.fault == Fault::device) return why;
+  return Status::bad(Fault::memory, wanted + (why.ok() ? "" : "; " + why.message) + " (" + mend + ")");
+}
+
 Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
   std::string why;
   const Device* device = find_device(options.device, &why);
@@ -74,10 +82,11 @@ Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
     if (!s->machine_) return Status::bad(Fault::device, "device " + options.device + ": " + why);
   }
   s->pool_ = device->make_pool(options.threads > 0 ? options.threads : cpu_share());
-  s->thread_scratch_ = s->allocate(device->open ? 0 : s->pool_->threads() * Context::kThreadScratch);
+  const int64_t scratch = device->open ? 0 : s->pool_->threads() * Context::kThreadScratch;
+  s->thread_scratch_ = s->allocate(scratch);
+  if (!s->thread_scratch_) return s->no_room("session", scratch, "fewer threads take less");
   s->arena_ = s->allocate(0);
-  if (!s->thread_scratch_ || !s->arena_)
-    return Status::bad(Fault::memory, "session: no memory for the threads' scratch (fewer threads take less)");
+  if (!s->arena_) return s->no_room("session", 1, "less memory in use");
   *out = std::move(s);
   return Status::good();
 }
@@ -107,8 +116,7 @@ Status Session::load(Program given, uint32_t* id) {
     state->type = b.type;
     state->memory = allocate(b.type.bytes());
     if (!state->memory)
-      return Status::bad(Fault::memory, "buffer " + b.name + ": the system has no room for " +
-                                            std::to_string(b.type.bytes()) + " bytes (a smaller model, or more memory)");
+      return no_room("buffer " + b.name, b.type.bytes(), "a smaller model, or more memory");
     bytes += b.type.bytes();
     p->spaces.push_back(state.get());
     seen[b.name] = state.get();
@@ -126,8 +134,7 @@ Status Session::load(Program given, uint32_t* id) {
   if (program.arena > arena_.bytes()) {
     Memory larger = allocate(program.arena);
     if (!larger)
-      return Status::bad(Fault::memory, "arena: the system has no room for " + std::to_string(program.arena) +
-                                            " bytes (a smaller tokens_per_batch takes less)");
+      return no_room("arena", program.arena, "a smaller tokens_per_batch takes less");
     arena_ = std::move(larger);
     for (auto& [other, loaded] : programs_) loaded->recording.reset();  // it kept addresses
   }
@@ -171,8 +178,7 @@ Status Session::reserve_copies(const Loaded& p, std::vector<std::pair<BufferStat
     if (known) continue;
     Derived made{copy.form, seen->type, allocate(copy.bytes), 0};
     if (!made.memory)
-      return Status::bad(Fault::memory, "buffer " + b->name + ": the system has no room for its packed copy of " +
-                                            std::to_string(copy.bytes) + " bytes (a smaller model, or more memory)");
+      return no_room("buffer " + b->name + ", its packed copy", copy.bytes, "a smaller model, or more memory");
     out->emplace_back(b, std::move(made));
   }
   return Status::good();

@@ -112,6 +112,8 @@ class Session {
     if (dry_) return Memory::reserve(bytes);
     return machine_ ? machine_->allocate(bytes) : Memory::allocate(bytes, huge_);
   }
+  // The error of an `allocate` that came back empty.
+  Status no_room(const std::string& what, int64_t bytes, const char* mend) const;
   // Between host memory and a buffer's, from `offset` bytes on.
   Status put(BufferState& to, int64_t offset, const void* from, int64_t bytes) const;
   Status get(const BufferState& from, int64_t offset, void* to, int64_t bytes) const;

@@ -26,7 +26,7 @@ Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& giv
   for (size_t i = 0; i < given.size(); ++i)
     if (given[i] != nullptr) total += padded(p.spaces[i]->type.bytes());
   if (p.staging.bytes() < total) p.staging = machine_->staging(total);
-  if (p.staging.bytes() < total) return Status::bad(Fault::memory, "inputs: no room for " + std::to_string(total) + " bytes of host memory");
+  if (p.staging.bytes() < total) return no_room("inputs, pinned host memory", total, "less memory in use, or a smaller tokens_per_batch");
   int64_t at = 0;
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
@@ -52,7 +52,7 @@ Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vecto
     total += padded((*outputs)[i].bytes());
   }
   if (p.unstaging.bytes() < total) p.unstaging = machine_->staging(total);
-  if (p.unstaging.bytes() < total) return Status::bad(Fault::memory, "outputs: no room for " + std::to_string(total) + " bytes of host memory");
+  if (p.unstaging.bytes() < total) return no_room("outputs, pinned host memory", total, "less memory in use, or a smaller tokens_per_batch");
   int64_t at = 0;
   for (const HostArray& out : *outputs) {
     const BufferState& from = *p.spaces[p.index_of(out.name)];

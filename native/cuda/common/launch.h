@@ -28,6 +28,8 @@ class Stream {
   // The instruction's scratch, 256-byte aligned: what the op's scratch function asked for.
   template <class T> T* scratch() const { return static_cast<T*>(scratch_); }
   void use_scratch(void* data) { scratch_ = data; }
+  // Each kernel is waited for, so that one that fails is known by its name. Slow; not during a capture.
+  void wait_for_each(bool wanted) { waits_ = wanted; }
 
   bool ok() const { return failure_.empty(); }
   const std::string& failure() const { return failure_; }
@@ -41,7 +43,7 @@ class Stream {
   void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, std::type_identity_t<P>... args) {
     if (!ok() || grid.x == 0 || grid.y == 0 || grid.z == 0) return;
 #ifdef ATTUNE_SIMT
-    const cudaError_t error = simt::launch(name, grid, block, shared, handle_, [=] { kernel(args...); });
+    cudaError_t error = simt::launch(name, grid, block, shared, handle_, [=] { kernel(args...); });
 #else
     const void* function = reinterpret_cast<const void*>(kernel);
     cudaError_t error = cudaSuccess;
@@ -50,13 +52,15 @@ class Stream {
     void* pointers[sizeof...(P) + 1] = {static_cast<void*>(&args)...};
     if (error == cudaSuccess) error = cudaLaunchKernel(function, grid, block, pointers, shared, handle_);
 #endif
-    if (error != cudaSuccess) fail(std::string(name) + ": " + cudaGetErrorString(error));
+    if (error == cudaSuccess && waits_) error = cudaStreamSynchronize(handle_);
+    if (error != cudaSuccess) fail(std::string(name) + ": " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error));
   }
 
  private:
   cudaStream_t handle_;
   const Properties& device_;
   void* scratch_ = nullptr;
+  bool waits_ = false;
   std::string failure_;
 };
 
