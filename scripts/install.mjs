@@ -184,6 +184,16 @@ function buildByCmake(folder, what, defines, { verbose }) {
   command([...args, ...options], path.join(build, `${folder}.log`), verbose);
 }
 
+/** One sentence about what a build for GPUs, or through cmake-js at all, lacks. */
+function checkCudaTools(device) {
+  if (!runs("cmake") && !process.env.npm_config_cmake_path)
+    throw new BuildError("this build needs cmake 3.19 or newer: it was not found (Debian and Ubuntu: apt install cmake)");
+  const nvcc = [process.env.CUDACXX, "nvcc", "/usr/local/cuda/bin/nvcc"].find((c) => c && runs(c));
+  if (device !== "cuda") return;
+  if (!nvcc) throw new BuildError("the CUDA backend needs nvcc of CUDA 13: it was not found (install the CUDA toolkit, or set CUDACXX to its nvcc)");
+  process.env.CUDACXX ??= nvcc;
+}
+
 const devices = { cuda: "the CPU and CUDA backends", simt: "the CPU backend and the emulator of the CUDA one" };
 
 function main(flags) {
@@ -194,6 +204,7 @@ function main(flags) {
   const device = flags[flags.indexOf("--device") + 1];
   if (flags.includes("--device")) {
     if (!devices[device]) throw new BuildError(`--device: must be ${Object.keys(devices).join(" or ")}, got ${device}`);
+    checkCudaTools(device);
     return buildByCmake(`build-${device}`, devices[device], { ATTUNE_DEVICE: device }, { verbose });
   }
   if (!flags.includes("--force") && isCurrent()) return;

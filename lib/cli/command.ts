@@ -10,8 +10,8 @@ export interface Command {
   /** Shown first in `--help`; each a whole command line. */
   readonly examples: readonly string[];
   readonly shape: Shape;
-  /** The one argument that is not a flag. */
-  readonly argument: { readonly name: string; readonly description: string };
+  /** The one argument that is not a flag, where there is one. */
+  readonly argument: { readonly name: string; readonly description: string } | null;
   /** Set where the command itself ends its work on the first signal; the others end at once. */
   readonly stopsBySignal?: true;
   run(call: Call, io: Io): Promise<void>;

@@ -17,4 +17,6 @@ export const COMMANDS: Readonly<Record<string, Entry>> = {
   plan: { summary: "say what memory and time a run needs, before it starts", load: () => import("./plan.ts") },
   profile: { summary: "measure every kernel of a step beside the machine's limit", load: () => import("./profile.ts") },
   init: { summary: "make a model with random weights", load: () => import("./init.ts") },
+  doctor: { summary: "say what attune found on this machine, and what to do about the rest", load: () => import("./doctor.ts") },
+  build: { summary: "build the native part anew, for NVIDIA GPUs too", load: () => import("./build.ts") },
 };

@@ -6,5 +6,6 @@ export const library = {
   profile: () => import("../train/profile_run.ts"),
   inspect: () => import("../train/inspect_run.ts"),
   generate: () => import("../generate/generate.ts"),
+  doctor: () => import("../engine/doctor.ts"),
   score: () => import("../evaluate/score.ts"),
 };

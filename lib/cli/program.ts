@@ -94,12 +94,12 @@ async function execute(name: string, command: Command, argv: readonly string[]):
 function parserOf(name: string, command: Command): Parser {
   const parser = new Parser(`attune ${name}`)
     .summary(command.summary)
-    .argument(command.argument.name, command.argument.description)
     .allowExcessArguments(false)
     .exitOverride()
     .configureOutput({ outputError: () => {}, getOutHelpWidth: () => process.stdout.columns || 120 })
     .configureHelp({ formatHelp: (cmd, helper) => formatHelp(command, cmd, helper), showGlobalOptions: false })
     .helpOption("-h, --help", "Show this.");
+  if (command.argument !== null) parser.argument(command.argument.name, command.argument.description);
   for (const option of optionsOf(command.shape)) parser.addOption(option);
   parser.option("--json", "Print one JSON value a line on stdout, and everything else on stderr.");
   return parser;

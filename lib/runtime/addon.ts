@@ -53,6 +53,17 @@ export interface Peak {
   readonly copy: number;
 }
 
+/** What a build's CUDA side found; `why` is empty where the first GPU can be used, and a GPU's own where it can. */
+export interface Gpus {
+  /** As CUDA writes versions: 13000 is 13.0. driver 0: there is none. */
+  readonly driver: number;
+  readonly runtime: number;
+  readonly why: string;
+  /** cuBLASLt and its version, or why there is none. */
+  readonly products: string;
+  readonly found: readonly { readonly name: string; readonly capability: string; readonly memory: number; readonly free: number; readonly why: string }[];
+}
+
 /** An open session, known to the addon alone. */
 export type Handle = object & { readonly __session: never };
 
@@ -90,6 +101,8 @@ export interface Addon {
   scratch(device: string, instruction: Uint8Array): number;
   device(name: string): string;
   cpuInfo(): { level: string; levels: string[]; threads: number };
+  compiler(): string;
+  gpus(): Gpus | undefined;
   peakRss(): number;
 }
 
@@ -98,7 +111,7 @@ const require = createRequire(import.meta.url);
 let loaded: Addon | undefined;
 
 /** The newest build among the places where builds go. `ATTUNE_ADDON` names another file, such as a sanitizer build's. */
-function findAddon(): string {
+export function findAddon(): string {
   const given = process.env["ATTUNE_ADDON"];
   if (given) return path.resolve(given);
   const built = ["build-cuda", "build-cmake", "build"]
