@@ -44,14 +44,18 @@ struct Line {
   Status told(const std::string& what, cudaError_t error) {
     if (error == cudaSuccess) return Status::good();
     const std::string said = what + ": " + kName + " says " + cudaGetErrorName(error) + ", " + cudaGetErrorString(error);
-    return Status::bad(error == cudaErrorMemoryAllocation ? Fault::memory : Fault::device, said + consequence(said));
+    return looked_at(Status::bad(error == cudaErrorMemoryAllocation ? Fault::memory : Fault::device, said));
   }
-  std::string consequence(const std::string& said) {
+  // A failure, with what it means for the device. Not during a capture, which may not be asked.
+  Status looked_at(Status failure) {
+    if (failure.ok()) return failure;
     cudaGetLastError();  // one that does not stay is forgotten
     const cudaError_t now = cudaStreamQuery(stream);
-    if (now == cudaSuccess || now == cudaErrorNotReady) return "";
-    lost = said;
-    return waits ? "; the device is lost to this process" : "; the device is lost to this process (ATTUNE_CUDA_BLOCKING=1 names the kernel)";
+    if (now == cudaSuccess || now == cudaErrorNotReady) return failure;
+    lost = failure.message;
+    failure.message += "; the device is lost to this process";
+    if (!waits) failure.message += " (ATTUNE_CUDA_BLOCKING=1 names the kernel)";
+    return failure;
   }
 };
 
@@ -70,9 +74,9 @@ class CudaRecording final : public Recording {
     if (Status s = line_.alive(); !s.ok()) return s;
     if (nanoseconds != nullptr) return profile(nanoseconds);
     if (!listed_ || line_.waits) {
-      if (Status s = list(nullptr, line_.waits); !s.ok()) return s;
-      listed_ = true;
-      return Status::good();
+      const Status listed = list(nullptr, line_.waits);
+      listed_ = listed.ok();
+      return line_.looked_at(listed);
     }
     if (graph_ == nullptr) {
       if (Status s = capture(); !s.ok()) return s;
@@ -89,13 +93,12 @@ class CudaRecording final : public Recording {
       launches.use_scratch(calls_[i].scratch);
       launches.wait_for_each(waits);
       cuda::run(calls_[i].opcode, calls_[i].args, launches);
-      if (!launches.ok()) {
-        const std::string said = std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure();
-        return Status::bad(Fault::device, said + line_.consequence(said));
-      }
+      if (!launches.ok())
+        return Status::bad(Fault::device, std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure());
       if (events != nullptr) cudaEventRecord((*events)[i + 1], line_.stream);
     }
-    return line_.told("launch", cudaGetLastError());
+    const cudaError_t left = cudaGetLastError();
+    return left == cudaSuccess ? Status::good() : Status::bad(Fault::device, std::string("launch: ") + cudaGetErrorName(left));
   }
 
   Status capture() {
@@ -105,8 +108,7 @@ class CudaRecording final : public Recording {
     const cudaError_t ended = cudaStreamEndCapture(line_.stream, &graph);
     if (!listed.ok()) {
       if (graph != nullptr) cudaGraphDestroy(graph);
-      cudaGetLastError();
-      return listed;
+      return line_.looked_at(listed);
     }
     if (ended != cudaSuccess) return line_.told("capture", ended);
     const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
@@ -121,7 +123,7 @@ class CudaRecording final : public Recording {
       events_.push_back(e);
     }
     listed_ = true;
-    if (Status s = list(&events_); !s.ok()) return s;
+    if (Status s = line_.looked_at(list(&events_)); !s.ok()) return s;
     if (cudaError_t e = cudaStreamSynchronize(line_.stream); e != cudaSuccess) return line_.told("run", e);
     for (size_t i = 0; i < calls_.size(); ++i) {
       float milliseconds = 0;

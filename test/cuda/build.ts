@@ -1,0 +1,19 @@
+// The build on the emulator, build-simt: the addon with the device `simt`, and attune-check. Made once, about 100 seconds; then only what changed.
+import { execFileSync, spawnSync } from "node:child_process";
+import { join } from "node:path";
+import { root } from "../runtime/tools.ts";
+
+export const addon = join(root, "build-simt/Release/attune.node");
+export const check = join(root, "build-simt/attune-check");
+
+const runs = (command: string): boolean => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
+
+/** Why the emulator cannot be built here, or null. */
+export const unbuildable: string | null =
+  process.arch !== "x64" || process.platform !== "linux" ? "the emulator is for Linux on x64" : runs("cmake") ? null : "cmake was not found";
+
+export function build(): void {
+  const run = (command: string, ...args: string[]): unknown => execFileSync(command, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  run(process.execPath, "scripts/install.mjs", "--device", "simt");
+  run("cmake", "--build", "build-simt", "--target", "attune-check", "--parallel", "2");
+}
