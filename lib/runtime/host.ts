@@ -1,5 +1,5 @@
 // What the machine offers, and what a device asks of a plan.
-import { encodeOne } from "../program/encode.ts";
+import { encodeOne, tableHash } from "../program/encode.ts";
 import type { Instruction } from "../program/program.ts";
 import { loadAddon, typed } from "./addon.ts";
 
@@ -13,7 +13,7 @@ export const peakRss = (): number => loadAddon().peakRss();
 export const devices = (): readonly string[] => loadAddon().devices;
 
 /** The device that a name stands for: `auto` becomes the best one here. Throws DeviceError where this build has none of that name. */
-export const deviceOf = (name: string): string => typed(() => loadAddon().device(name));
+export const deviceOf = (name: string): string => typed(() => loadAddon(tableHash()).device(name));
 
 /** The type of weights and activations where nobody chose one: bfloat16 on cuda, else float32. */
 export const defaultDtype = (device: string): "float32" | "bfloat16" => (deviceOf(device) === "cuda" ? "bfloat16" : "float32");

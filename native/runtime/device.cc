@@ -50,7 +50,7 @@ const Device* find_device(const std::string& name, std::string* why) {
   for (const Device* d : kDevices) {
     if (name == d->name) return d;
   }
-  *why = name == "cuda" ? "device: must be auto or cpu in this build, got \"cuda\" (it has no CUDA backend; `npm run build:cuda` builds one)"
+  *why = name == "cuda" ? "device: must be auto or cpu in this build, got \"cuda\" (it has no CUDA backend; `attune build --cuda` builds one)"
                         : "device: must be auto, cpu, cuda or null, got \"" + name + "\"";
   return nullptr;
 }

@@ -11,14 +11,15 @@ import { contents, DPO, put, refused, SFT, type Case } from "./bad_input.ts";
 import { TEXTS, tinyModel, writeRows } from "./tiny_model.ts";
 
 const is = (what: string, code: number, args: readonly string[], says: string | RegExp, more: Partial<Case> = {}): Case => ({ what, code, args, says, ...more });
-const NO_CUDA = 'device: must be auto or cpu in this build, got "cuda" (it has no CUDA backend)';
+const NO_CUDA = 'device: must be auto or cpu in this build, got "cuda" (it has no CUDA backend; `attune build --cuda` builds one)';
+const CPU_BUILD = { env: { ATTUNE_ADDON: fileURLToPath(new URL("../../build/Release/attune.node", import.meta.url)) } };
 const SCORE = ["score", "model", "--data", "texts.jsonl"];
 
 refused("devices and memory", [
-  is("a device that does not exist", 2, [...SFT, "--device", "tpu"], '--device: must be one of auto, cpu, cuda, got "tpu" (did you mean cpu?)'),
-  is("cuda where there is none, to train", 5, [...SFT, "--device", "cuda"], NO_CUDA),
-  is("cuda where there is none, to score", 5, [...SCORE, "--device", "cuda"], NO_CUDA),
-  is("cuda where there is none, to plan", 5, ["plan", "dpo.yaml", "--device", "cuda"], NO_CUDA),
+  is("a device that does not exist", 2, [...SFT, "--device", "tpu"], '--device: must be one of auto, cpu, cuda, simt, got "tpu" (did you mean cpu?)'),
+  is("cuda where there is none, to train", 5, [...SFT, "--device", "cuda"], NO_CUDA, CPU_BUILD),
+  is("cuda where there is none, to score", 5, [...SCORE, "--device", "cuda"], NO_CUDA, CPU_BUILD),
+  is("cuda where there is none, to plan", 5, ["plan", "dpo.yaml", "--device", "cuda"], NO_CUDA, CPU_BUILD),
   is("a level that no CPU has", 5, SFT, 'ATTUNE_CPU: must be baseline, avx2, avx512 or avx512_bf16, got "avx99"', { env: { ATTUNE_CPU: "avx99" } }),
   is("an addon that is not there", 5, SFT, /^native addon: .*nosuch\.node must load, got an error: Cannot find module/, { env: { ATTUNE_ADDON: "/nosuch.node" } }),
   is("an addon of another build", 5, SFT, /^native addon: must be built for op table \d+, got \d+ \(`npm run build` builds it anew\)$/, { env: { ATTUNE_ADDON: fileURLToPath(new URL("../fixtures/other_build.cjs", import.meta.url)) } }),
