@@ -147,6 +147,15 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
       expect(resumed.sha).toBe(whole.sha);
     });
 
+    test("a session whose device was lost says so at every later call, and closes", async () => {
+      const { stdout } = await promisify(execFile)(process.execPath, [join(root, "test/cuda/lost_child.mjs")], { env: { ...env, ATTUNE_SIMT_FAIL: "lost:2" } });
+      const [first, lost, ...later] = JSON.parse(stdout) as string[];
+      expect([first, later.pop()]).toEqual(["good", "good"]);
+      expect(lost).toMatch(/^DeviceError: run: simt says cudaErrorLaunchFailure/);
+      expect(later.length).toBe(3);
+      for (const said of later) expect(said).toMatch(/^DeviceError: session: its device was lost and what it held is gone; start a new process/);
+    });
+
     test("ATTUNE_CUDA_BLOCKING=1 names the kernel that lost it", async () => {
       const { code, stderr } = await failing("named", "lost:7", { env: { ATTUNE_CUDA_BLOCKING: "1" } });
       expect(code).toBe(5);
