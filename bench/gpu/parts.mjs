@@ -5,7 +5,6 @@ const bench = (name, op, flags, match) => ({
   name, seconds: 60, read: "json", match: { op, ...match },
   command: ["{node}", "bench/op.mjs", op, "--device", "{device}", "--json", "--dtype", "bfloat16", ...flags.split(" ")],
 });
-const sizes = (tiny, full, device) => (device === "simt" ? tiny : full);
 const torch = (only) => ({ name: `torch-${only}`, seconds: 90, read: "json", peer: true, command: ["{python}", "bench/peer/torch_ops.py", "--only", only] });
 const beside = (task, dtype, seconds) => ({ name: `${task}-${dtype}`, seconds, read: "json", command: ["{node}", "bench/gpu/beside.mjs", task, dtype, "{device}"] });
 const sanitize = (tool, op) => ({
@@ -20,7 +19,6 @@ const torchSteps = (task, micro, ...more) => ({
 
 export function parts(device) {
   const small = device === "simt";
-  const run = (tiny, full) => sizes(tiny, full, device);
   const checks = [
     { name: "doctor", seconds: 30, read: "text", command: ["{node}", "dist/cli/main.js", "doctor"] },
     { name: "probes", seconds: 60, read: "check", command: [`${B}/attune-probes`] },

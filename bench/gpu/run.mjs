@@ -75,7 +75,7 @@ function rowsOf(part, { how, stdout, stderr, seconds }) {
   const lines = stdout.split("\n").filter((l) => l.trim());
   const rows = [];
   if (part.read === "json") for (const l of lines) if (l.startsWith("{")) rows.push({ figures: JSON.parse(l) });
-  if (part.read === "check") for (const l of lines) if (/^FAIL/.test(l)) rows.push({ verdict: "FAIL", says: l.slice(0, 300) });
+  if (part.read === "check") for (const l of lines) if (l.startsWith("FAIL")) rows.push({ verdict: "FAIL", says: l.slice(0, 300) });
   const says = how === "ok" ? (part.read === "json" ? "" : lastLine(stdout)) : lastLine(stderr) || lastLine(stdout);
   const wrong = rows.some((r) => r.figures?.verdict === "FAIL" || r.figures?.error);
   const kept = rows.filter((r) => !r.figures || !part.last || r === rows.at(-1));

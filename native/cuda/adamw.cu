@@ -4,7 +4,7 @@
 // source: lib/ops/adamw.ts; Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2.
 // tiling: a flat range, four elements an access, kSteps accesses of each array in flight; blocks stride over the range, so that each
 // thread forms the step's scalars (in float64, as the CPU does) once.
-// budget: bytes an element: 30 for bf16 weights and gradients with a master (16 read, 14 written); 32 for fp32 without. At most 64
+// budget: bytes an element: 30 for bf16 weights and gradients with a master (16 read, 14 written); 32 for fp32 without. At most 72
 // registers.
 // limits: a weight without a master must be fp32.
 // measured: not yet.

@@ -5,7 +5,7 @@
 //   One warpgroup brings tiles by TMA, two multiply 64 rows each (wgmma m64n256k16). Blocks walk the vocabulary alike, so weight comes
 //   from the L2. Parts follow the shape alone: as many as bring the grid to 128 blocks.
 // budget: 168 registers at entry (24 / 240 / 240), 192 KiB + barriers shared, no spills.  limits: C a multiple of 8; M, V < 2^31.
-// measured: not yet.
+// measured: H200, 4096 x 2048 x 65536: 712 TFLOP/s. bench/results.
 #include "attention_wgmma.h"
 #include "common/grid.h"
 #include "linear_logprob.h"

@@ -6,7 +6,7 @@
 // once for kSteps vectors; the threads' parts join in a fixed order. Backward, a block takes a tile of a row.
 // budget: bytes: V a row forward, 2 V backward. One exponential an element. At most 64 registers.
 // limits: none; V no multiple of 8 goes by single elements.
-// measured: not yet.
+// measured: H200, 1024 x 65536 fp32: 3699 GB/s. bench/results.
 #include "common/elements.h"
 #include "common/grid.h"
 #include "common/reduce.h"

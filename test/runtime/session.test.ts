@@ -17,7 +17,7 @@ describe("devices", () => {
   });
   it("cuda fails and says why", () => {
     expect(() => Session.create({ device: "cuda" })).toThrow(DeviceError);
-    expect(() => Session.create({ device: "cuda" })).toThrow(/must be auto or cpu in this build, got "cuda" \(it has no CUDA backend\)/);
+    expect(() => Session.create({ device: "cuda" })).toThrow(/must be auto or cpu in this build, got "cuda" \(it has no CUDA backend; `attune build --cuda` builds one\)/);
     expect(() => Session.create({ device: "gpu" as "cuda" })).toThrow(/must be auto, cpu, cuda or null, got "gpu"/);
   });
   it("threads must be a whole number of at least one", () => {

@@ -117,7 +117,7 @@ describe("wrong values", () => {
     ["no steps at all", { max_steps: 0 }, /^max_steps: must be a whole number >= 1, or -1, got 0$/],
     ["a word for a boolean", { shuffle: "yes" }, /^shuffle: must be true or false, got "yes" \(write true\)$/],
     ["an unknown choice", { lr_scheduler_type: "cosin" }, /got "cosin" \(did you mean cosine\?\)$/],
-    ["an unknown device", { device: "tpu" }, /^device: must be one of auto, cpu, cuda, got "tpu"/],
+    ["an unknown device", { device: "tpu" }, /^device: must be one of auto, cpu, cuda, simt, got "tpu"/],
     ["an unknown dtype", { dtype: "float16" }, /^dtype: must be one of float32, bfloat16 or null, got "float16"/],
     ["a mapping", { model: { a: 1 } }, /^model: must be a text that is not empty, got a mapping$/],
     ["an empty text", { model: "" }, /^model: must be a text that is not empty, got ""$/],

@@ -91,6 +91,7 @@ ATTUNE_PTX void tma_load_3d(void* shared, const CUtensorMap* map, uint64_t* barr
       : "memory");
 }
 
+// A store needs an inner extent of whole 16 bytes: it writes to the end of the last 16 (seen on an H200).
 ATTUNE_PTX void tma_store_2d(const CUtensorMap* map, const void* shared, int32_t c0, int32_t c1) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%2, %3}], [%1];" ::"l"(map),
                "r"(shared_address(shared)), "r"(c0), "r"(c1)
