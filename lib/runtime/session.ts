@@ -212,8 +212,7 @@ export class Session {
   }
   /** The most memory so far: the process's resident memory, or on a device with memory of its own what this session takes there. */
   get peakBytes(): number {
-    const { device, arenaBytes, bufferBytes } = this.addon.sizes(this.handle);
-    return device === "cuda" || device === "simt" ? arenaBytes + bufferBytes : this.addon.peakRss();
+    return this.addon.sizes(this.handle).deviceBytes || this.addon.peakRss();
   }
   get closed(): boolean {
     return this.closing !== undefined;

@@ -71,7 +71,7 @@ Napi::Value open(const Info& info) {
   return handle;
 }
 
-// sizes(handle) -> {device, threads, threadBytes, arenaBytes, derivedBytes, bufferBytes}
+// sizes(handle) -> {device, threads, threadBytes, arenaBytes, derivedBytes, bufferBytes, deviceBytes}
 Napi::Value sizes(const Info& info) {
   const Napi::Env env = info.Env();
   const Worker& w = worker_of(info);
@@ -82,6 +82,7 @@ Napi::Value sizes(const Info& info) {
   o.Set("arenaBytes", static_cast<double>(w.sizes().arena));
   o.Set("derivedBytes", static_cast<double>(w.sizes().derived));
   o.Set("bufferBytes", static_cast<double>(w.sizes().buffers));
+  o.Set("deviceBytes", static_cast<double>(w.sizes().device));
   return o;
 }
 

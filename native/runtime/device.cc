@@ -1,8 +1,6 @@
 // The devices of this build. See device.h.
 #include "device.h"
 
-#include "machine.h"
-
 namespace attune {
 
 namespace {
@@ -41,10 +39,8 @@ const Device* const kDevices[] = {
 
 const Device* find_device(const std::string& name, std::string* why) {
   if (name == "auto") {
-#ifdef ATTUNE_DEVICE
-    std::string ignored;
-    if (std::string(kMachineDevice.name) == "cuda" && kMachineDevice.open(&ignored) != nullptr) return &kMachineDevice;
-#endif
+    for (const Device* d : kDevices)
+      if (d->present != nullptr && d->present()) return d;
     return &kCpuDevice;
   }
   for (const Device* d : kDevices) {

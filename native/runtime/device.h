@@ -27,6 +27,8 @@ struct Device {
   Peak (*peak)(Pool& pool);                               // measured now, about half a second of work
   // For a device with memory of its own (machine.h): one for a session, or null and why not. Null: computes in host memory.
   std::unique_ptr<Machine> (*open)(std::string* why) = nullptr;
+  // Whether `auto` may take it here, asked without opening it. Null: never.
+  bool (*present)() = nullptr;
 };
 
 // A pool of the caller's thread alone.

@@ -100,6 +100,7 @@ class Session {
   int64_t arena_bytes() const { return arena_.bytes(); }
   int64_t derived_bytes() const { return derived_bytes_; }
   int64_t buffer_bytes() const { return buffer_bytes_; }  // shared and private
+  int64_t device_bytes() const { return machine_ ? arena_.bytes() + buffer_bytes_ : 0; }  // in memory of the device's own
   int64_t thread_bytes() const { return thread_scratch_.bytes(); }
 
  private:

@@ -6,7 +6,10 @@
 
 namespace attune::cuda {
 
-// Makes device `index` this thread's and fills `out`. Empty, or why it can't be used and what to do.
+// What device `index` is; nothing is made on it. Empty, or why it can't be used and what to do.
+std::string look(int index, Properties* out);
+
+// Looks, and makes the device this thread's.
 std::string open(int index, Properties* out);
 
 }  // namespace attune::cuda
