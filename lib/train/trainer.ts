@@ -12,7 +12,7 @@ import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { ScoreSizes } from "../engine/programs.ts";
 import { defaultDtype } from "../runtime/host.ts";
-import { compileTraining, cutHead, Engine } from "./engine.ts";
+import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
 import { memoryOfRun, refuseIfTooLarge } from "./memory.ts";
@@ -31,6 +31,13 @@ export type StepMetrics = { readonly step: number } & Readonly<Record<string, nu
 interface RowsOfRun {
   readonly layout: Layout;
   readonly run: TaskRun;
+}
+
+/** What one optimiser step is made of. */
+interface Batches {
+  readonly trees: readonly Tree[];
+  readonly divisor: number;
+  readonly micros: readonly { readonly fed: Fed; readonly inputs: ReturnType<TaskRun["headInputs"]> }[];
 }
 
 export class Trainer {
@@ -53,6 +60,7 @@ export class Trainer {
   readonly #evaluation: RowsOfRun | undefined;
   #stepping = false;
   #order: { readonly epoch: number; readonly places: Int32Array } | undefined;
+  #ahead: { readonly step: number; readonly batches: Promise<Batches> } | undefined;
 
   private constructor(task: Task, config: RunConfig, data: Prepared, loaded: LoadedModel, engine: Engine, hooks: Hooks, training: RowsOfRun, evaluation: RowsOfRun | undefined, referenceSeconds: number) {
     this.task = task;
@@ -133,25 +141,26 @@ export class Trainer {
   async #next(): Promise<StepMetrics> {
     const start = performance.now();
     const { config, engine } = this;
-    const { run, layout } = this.#training;
-    const trees = await this.treesOf(this.step);
-    const divisor = run.divisor(trees);
+    const { run } = this.#training;
+    const { trees, divisor, micros } = await (this.#ahead?.step === this.step ? this.#ahead.batches : this.#batches(this.step));
+    // All at once, so that the device never waits for JavaScript: the session runs them in this order.
+    const running = micros.map(({ fed, inputs }) => engine.training.run(fed, 1 / Math.max(1, divisor), inputs, { profile: engine.profile }));
+    const [norm, ...outs] = await Promise.all([engine.gradNorm(), ...running]);
     const sums = new Sums();
     const strays: string[] = [];
-    for (const micro of packStep(trees, layout.pack)) {
-      const fed = cutHead(micro, layout.head);
-      const out = await engine.training.run(fed, 1 / Math.max(1, divisor), run.headInputs(fed, layout.head), { profile: engine.profile });
+    for (const [i, { fed }] of micros.entries()) {
       const before = sums.get("loss");
-      run.collect(sums, micro, fed, out);
-      if (this.step === 0 && this.#startsAtReference) strays.push(...(run.strays?.(fed, out) ?? []));
-      if (!Number.isFinite(sums.get("loss")) && Number.isFinite(before)) this.#notFinite("the loss", micro.examples.map((e) => e.row));
+      run.collect(sums, fed.micro, fed, outs[i]!);
+      if (this.step === 0 && this.#startsAtReference) strays.push(...(run.strays?.(fed, outs[i]!) ?? []));
+      if (!Number.isFinite(sums.get("loss")) && Number.isFinite(before)) this.#notFinite("the loss", fed.micro.examples.map((e) => e.row));
     }
     if (strays.length) this.#hooks.log(`the policy must start at the reference: |logp - ref logp| <= 1e-6 |logp|, got more for ${few(strays)} (was attune rebuilt since the reference was cached? then empty ${cacheDir()})`);
-    const norm = await engine.gradNorm();
     if (!Number.isFinite(norm)) this.#notFinite("the gradient's norm", trees.map((t) => t.row));
     const warmup = warmupSteps(config, this.totalSteps);
     const lr = config.learningRate * learningRateFactor(config.lrSchedulerType, this.step, { warmupSteps: warmup, totalSteps: this.totalSteps });
-    await engine.update(this.step + 1, lr, norm, config.maxGradNorm);
+    const updated = engine.update(this.step + 1, lr, norm, config.maxGradNorm);
+    if (this.step + 1 < this.totalSteps) this.#prepare(this.step + 1); // while the device updates
+    await updated;
     this.step++;
     const tokens = trees.reduce((n, t) => n + t.trunk.length * t.branches.length + t.branches.reduce((m, b) => m + b.ids.length, 0), 0);
     this.numTokens += tokens;
@@ -167,6 +176,20 @@ export class Trainer {
       tokens_per_second: tokens / seconds,
       peak_bytes: this.loaded.session.peakBytes,
     } as StepMetrics;
+  }
+
+  async #batches(step: number): Promise<Batches> {
+    const { run, layout } = this.#training;
+    const trees = await this.treesOf(step);
+    const micros = packStep(trees, layout.pack).map((micro) => cutHead(micro, layout.head));
+    return { trees, divisor: run.divisor(trees), micros: micros.map((fed) => ({ fed, inputs: run.headInputs(fed, layout.head) })) };
+  }
+
+  /** What goes wrong here is said by the step that wants it. */
+  #prepare(step: number): void {
+    const batches = this.#batches(step);
+    batches.catch(() => {});
+    this.#ahead = { step, batches };
   }
 
   /** Whether `eval_steps`, or the end of the run, asks for an evaluation that has not been made. */
