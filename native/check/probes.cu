@@ -3,6 +3,10 @@
 //   attune-probes [NAME...]
 #include "probes.h"
 
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <cmath>
 #include <cstring>
 
@@ -332,35 +336,70 @@ const std::vector<Probe>& portable_probes() {
 
 }  // namespace attune::probes
 
-int main(int count, char** names) {
-  using namespace attune;
+namespace attune::probes {
+namespace {
+
+// What a process of probes leaves behind for the one that started it.
+struct Progress {
+  size_t next;  // the probe that runs now
+  int failed;
+};
+
+// Runs `all` from *progress on, until they end or one loses the device. An exit status.
+int run_from(const std::vector<Probe>& all, Progress* progress) {
   cudaDeviceProp device;
   cudaStream_t handle;
   if (cudaGetDeviceProperties(&device, 0) != cudaSuccess || cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking) != cudaSuccess) {
     std::printf("no device: %s\n", cudaGetErrorString(cudaGetLastError()));
     return 3;
   }
-  std::printf("%s, capability %d.%d\n", device.name, device.major, device.minor);
+  if (progress->next == 0) std::printf("%s, capability %d.%d\n", device.name, device.major, device.minor);
   const cuda::Properties properties{device.major, device.minor, device.multiProcessorCount, static_cast<int64_t>(device.sharedMemPerBlockOptin)};
-  std::vector<probes::Probe> all = probes::portable_probes();
-  all.insert(all.end(), probes::hopper_probes().begin(), probes::hopper_probes().end());
-  int failed = 0;
-  for (const probes::Probe& probe : all) {
-    bool wanted = count == 1;
-    for (int i = 1; i < count; ++i) wanted |= std::strcmp(names[i], probe.name) == 0;
-    if (!wanted) continue;
+  for (bool lost = false; progress->next < all.size() && !lost; ++progress->next) {
+    const Probe& probe = all[progress->next];
     // What 9.0a compiles runs on 9.0 alone.
     if (probe.capability == 90 ? device.major != 9 : device.major < 8) {
       std::printf("skip %s\n", probe.name);
+      std::fflush(stdout);
       continue;
     }
     cuda::Stream stream(handle, properties);
     std::string wrong = probe.run(stream);
-    if (!stream.ok()) wrong = stream.failure();
+    if (!stream.ok()) wrong += (wrong.empty() ? "" : "; ") + stream.failure();
+    lost = cudaStreamSynchronize(handle) != cudaSuccess;
     std::printf("%s %s %s\n", wrong.empty() ? "ok  " : "FAIL", probe.name, wrong.c_str());
     std::fflush(stdout);
-    failed += !wrong.empty();
+    progress->failed += !wrong.empty();
   }
-  std::printf("%d failed\n", failed);
-  return failed > 0;
+  return 0;
+}
+
+}  // namespace
+}  // namespace attune::probes
+
+// attune-probes [NAME...]: a device that one probe loses is lost to its process alone, so the next probes run in another.
+int main(int count, char** names) {
+  using namespace attune::probes;
+  std::vector<Probe> all;
+  for (const std::vector<Probe>& some : {portable_probes(), hopper_probes()})
+    for (const Probe& probe : some) {
+      bool wanted = count == 1;
+      for (int i = 1; i < count; ++i) wanted |= std::strcmp(names[i], probe.name) == 0;
+      if (wanted) all.push_back(probe);
+    }
+  auto* progress = static_cast<Progress*>(mmap(nullptr, sizeof(Progress), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+  *progress = {0, 0};
+  while (progress->next < all.size()) {
+    const pid_t child = fork();
+    if (child == 0) _exit(run_from(all, progress));
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 3) return 3;
+    if (!WIFSIGNALED(status)) continue;
+    std::printf("FAIL %s its process ended by signal %d\n", all[progress->next].name, WTERMSIG(status));
+    ++progress->next;
+    ++progress->failed;
+  }
+  std::printf("%d failed\n", progress->failed);
+  return progress->failed > 0;
 }

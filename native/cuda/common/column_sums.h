@@ -13,7 +13,7 @@ constexpr int kColumnThreads = kWarps * kWarp;
 
 template <class X, class Y> __global__ void __launch_bounds__(kColumnThreads)
     column_sums(const X* x, int64_t rows, int64_t columns, const Y* onto, Y* y) {
-  constexpr int kAhead = 8;
+  [[maybe_unused]] constexpr int kAhead = 8;
   ATTUNE_SHARED(float, sums, kColumnThreads);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
   const int64_t column = int64_t{blockIdx.x} * kWarp + lane;
