@@ -1,7 +1,8 @@
 // Builds the native addon with node-gyp, unless the build is current. Runs at `npm install`, in clones and installed packages.
 //   node scripts/install.mjs [--force] [--verbose]   build/Release/attune.node
 //   node scripts/install.mjs --sanitize              build-asan/Release/attune.node, through cmake-js
-//   node scripts/install.mjs --device cuda|simt      build-DEVICE/Release/attune.node, through cmake-js
+//   node scripts/install.mjs --device cuda|simt      build-DEVICE/Release/attune.node, through cmake-js; --lineinfo: kernels carry their source
+//                                                    lines; ATTUNE_ARCHITECTURES=90-real: for these GPUs alone
 //   node scripts/install.mjs --sources core|addon    the list of sources, for binding.gyp and CMakeLists.txt
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -205,7 +206,9 @@ function main(flags) {
   if (flags.includes("--device")) {
     if (!devices[device]) throw new BuildError(`--device: must be ${Object.keys(devices).join(" or ")}, got ${device}`);
     checkCudaTools(device);
-    return buildByCmake(`build-${device}`, devices[device], { ATTUNE_DEVICE: device }, { verbose });
+    const { ATTUNE_ARCHITECTURES } = process.env;
+    const defines = { ATTUNE_DEVICE: device, ATTUNE_LINEINFO: flags.includes("--lineinfo") ? "ON" : "OFF", ...(ATTUNE_ARCHITECTURES && { ATTUNE_ARCHITECTURES }) };
+    return buildByCmake(`build-${device}`, devices[device], defines, { verbose });
   }
   if (!flags.includes("--force") && isCurrent()) return;
   locked(() => {

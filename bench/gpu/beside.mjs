@@ -1,41 +1,24 @@
 // Ten steps of a tiny model on a device and on the CPU: node bench/gpu/beside.mjs sft|dpo float32|bfloat16 cuda|simt. One JSON line: the worst
 // relative difference of a loss or gradient norm, and whether a second run on the device gave the same bits.
-import { spawnSync } from "node:child_process";
 import fs from "node:fs";
-import path from "node:path";
-import { fileURLToPath } from "node:url";
+import { attune, recipe, train, workspace } from "./attune.mjs";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
-const recipe = path.join(root, "examples/quickstart");
 const [, , task, dtype, device] = process.argv;
-const dir = fs.mkdtempSync(path.join(process.env.ATTUNE_WORK ?? "/tmp", "beside-"));
-const at = (name) => path.join(dir, name);
-
-function attune(...args) {
-  const r = spawnSync(process.execPath, [path.join(root, "dist/cli/main.js"), ...args], { encoding: "utf8" });
-  if (r.status !== 0) throw new Error(`attune ${args[0]}: ${r.stderr.trim().split("\n").at(-1)}`);
-}
-
+const at = workspace("beside");
 const config = JSON.parse(fs.readFileSync(`${recipe}/model/config.json`, "utf8"));
 Object.assign(config, { num_hidden_layers: 2, hidden_size: 128, intermediate_size: 192, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 64 });
 fs.writeFileSync(at("config.json"), JSON.stringify(config));
 attune("init", "--config", at("config.json"), "--tokenizer", `${recipe}/model`, "--output_dir", at("model"), "--seed", "1");
 fs.writeFileSync(at("data.jsonl"), fs.readFileSync(`${recipe}/data/${task}.jsonl`, "utf8").split("\n").slice(0, 24).join("\n"));
 
-function train(on, name) {
-  const run = {
+const ten = (on, name) =>
+  train(task, {
     model: at("model"), dataset: at("data.jsonl"), output_dir: at(name), max_steps: 10, batch_size: 8, logging_steps: 1, learning_rate: 2e-3,
     tokens_per_batch: 256, dtype, device: on, seed: 3,
-  };
-  fs.writeFileSync(at(`${name}.json`), JSON.stringify(run));
-  attune(task, at(`${name}.json`));
-  const lines = fs.readFileSync(path.join(at(name), "metrics.jsonl"), "utf8").trim().split("\n");
-  return lines.map((l) => JSON.parse(l)).filter((m) => m.loss !== undefined && m.grad_norm !== undefined).map((m) => [m.loss, m.grad_norm]);
-}
+  }).map((m) => [m.loss, m.grad_norm]);
 
-const [expected, got, again] = [train("cpu", "cpu"), train(device, "first"), train(device, "second")];
+const [expected, got, again] = [ten("cpu", "cpu"), ten(device, "first"), ten(device, "second")];
 const worst = Math.max(...expected.flatMap((row, i) => row.map((x, j) => Math.abs(got[i][j] - x) / Math.abs(x))));
 const allowed = dtype === "float32" ? 1e-4 : 1e-2;
 const same = JSON.stringify(got) === JSON.stringify(again);
 console.log(JSON.stringify({ task, dtype, steps: got.length, worst, allowed, same_bits: same, verdict: worst <= allowed && same && got.length === 10 ? "ok" : "FAIL" }));
-fs.rmSync(dir, { recursive: true });

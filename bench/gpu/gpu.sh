@@ -1,5 +1,5 @@
 #!/bin/sh
-# Everything that needs a GPU, by one command: sh gpu.sh --out DIR [--minutes 9] [--from PART] [--device cuda|simt]
+# Everything that needs a GPU, by one command: sh gpu.sh --out DIR [--minutes 9] [--from PART] [--device cuda|simt] [--parts FILE]
 # In the pack (npm run gpu:pack) this stands beside a `node` and an `app.tar.br`, which is unpacked once. Needs sh, tar and a driver.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,4 +12,5 @@ if [ -f "$here/app.tar.br" ]; then
   fi
   exec "$here/node" "$here/app/bench/gpu/run.mjs" "$@"
 fi
+node "$here/prepare.mjs" "$@" # a clone builds what is missing
 exec node "$here/run.mjs" "$@"

@@ -4,29 +4,27 @@
 import { execFileSync } from "node:child_process";
 import fs from "node:fs";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
+import { root } from "./attune.mjs";
+import { prepare, programs } from "./prepare.mjs";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
 const { device } = parseArgs({ options: { device: { type: "string", default: "cuda" } } }).values;
 const out = path.join(root, "build-gpu");
 const [pack, app] = [path.join(out, "attune-gpu"), path.join(out, "app")];
 const sh = (command, ...args) => execFileSync(command, args, { cwd: root, stdio: "inherit" });
-const programs = ["attune-check", "attune-probes", "attune-rows"];
 const packages = [
   "@huggingface/jinja", "ansi-regex", "cli-progress", "commander", "emoji-regex", "is-fullwidth-code-point", "string-width", "strip-ansi", "tinybench",
   "tokenizers", "uplot", "yaml", "zod",
 ];
 
-sh("cmake", "--build", `build-${device}`, "--target", ...programs, "attune"); // configured by npm run build:cuda or build:simt
-if (!fs.existsSync(path.join(root, "build-check/ops.bundle"))) sh(process.execPath, "node_modules/vitest/vitest.mjs", "run", "test/ops/bundle.test.ts");
+prepare(device);
 for (const d of [pack, app]) fs.rmSync(d, { recursive: true, force: true });
 fs.mkdirSync(pack, { recursive: true });
 
 const dropped = (file) => /\.map$|\.d\.[mc]?ts$|\/zod\/src$|\/__pycache__$/.test(file) || (/\/tokenizers\/.*\.node$/.test(file) && !file.endsWith("linux-x64-gnu.node"));
 const take = (file) => fs.cpSync(path.join(root, file), path.join(app, file), { recursive: true, filter: (from) => !dropped(from) });
-for (const f of ["package.json", "dist", "bench", "examples/quickstart", "native", "CMakeLists.txt", "build-check/ops.bundle"]) take(f);
+for (const f of ["package.json", "dist", "bench", "examples/quickstart/model", "examples/quickstart/data/sft.jsonl", "examples/quickstart/data/dpo.jsonl", "native", "CMakeLists.txt", "build-check/ops.bundle"]) take(f);
 for (const p of packages) take(`node_modules/${p}`);
 for (const f of ["Release/attune.node", ...programs]) {
   take(`build-${device}/${f}`);
@@ -34,7 +32,7 @@ for (const f of ["Release/attune.node", ...programs]) {
 }
 
 const tar = execFileSync("tar", ["-cf", "-", "--sort=name", "-C", app, "."], { maxBuffer: 2 ** 30 });
-const level = { [constants.BROTLI_PARAM_QUALITY]: 9, [constants.BROTLI_PARAM_LARGE_WINDOW]: 1, [constants.BROTLI_PARAM_LGWIN]: 28, [constants.BROTLI_PARAM_SIZE_HINT]: tar.length };
+const level = { [constants.BROTLI_PARAM_QUALITY]: 10, [constants.BROTLI_PARAM_LARGE_WINDOW]: 1, [constants.BROTLI_PARAM_LGWIN]: 28, [constants.BROTLI_PARAM_SIZE_HINT]: tar.length };
 fs.writeFileSync(path.join(pack, "app.tar.br"), brotliCompressSync(tar, { params: level }));
 fs.copyFileSync(path.join(root, "bench/gpu/gpu.sh"), path.join(pack, "gpu.sh"));
 fs.copyFileSync(fs.realpathSync(process.execPath), path.join(pack, "node"));
@@ -46,6 +44,6 @@ for (const d of [pack, app]) fs.rmSync(d, { recursive: true });
 const mib = fs.statSync(archive).size / 2 ** 20;
 console.log(`${path.relative(root, archive)}: ${mib.toFixed(1)} MiB`);
 if (mib > 44) {
-  console.error("more than 44 MiB: build for the GPU's architecture alone (ATTUNE_ARCHITECTURES=90-real)");
+  console.error("it must be at most 44 MiB (a build for one architecture is smaller: ATTUNE_ARCHITECTURES=90-real npm run gpu:pack)");
   process.exitCode = 1;
 }

@@ -7,14 +7,15 @@ const bench = (name, op, flags, match) => ({
 });
 const torch = (only) => ({ name: `torch-${only}`, seconds: 90, read: "json", peer: true, command: ["{python}", "bench/peer/torch_ops.py", "--only", only] });
 const beside = (task, dtype, seconds) => ({ name: `${task}-${dtype}`, seconds, read: "json", command: ["{node}", "bench/gpu/beside.mjs", task, dtype, "{device}"] });
-const sanitize = (tool, op) => ({
-  name: `${tool}-${op}`, seconds: 60, read: "check",
-  command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--only", op, "--skip-nan"],
+const sanitize = (tool, seconds, only) => ({
+  name: `${tool}${only ? `-${only}` : ""}`, seconds, read: "check",
+  command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--skip-nan", ...(only ? ["--only", only] : [])],
 });
-const steps = (task, budget, n) => ({ name: `0.5b-${task}`, seconds: 120, read: "json", match: { task }, command: ["{node}", "bench/gpu/steps.mjs", task, budget, n, "{device}"] });
-const torchSteps = (task, micro, ...more) => ({
-  name: `torch-${task}${more.join("")}`, seconds: 150, read: "json", peer: true, task, last: true,
-  command: ["{python}", "bench/peer/torch_steps.py", "bench/gpu/qwen-0.5b.json", task, "--micro", micro, ...more],
+const model = { "0.5b": "bench/gpu/qwen-0.5b.json", "8b-shapes": "bench/gpu/llama-8b.json" };
+const steps = (name, task, budget, n) => ({ name: `${name}-${task}`, seconds: 120, read: "json", match: { task, model: name }, command: ["{node}", "bench/gpu/steps.mjs", task, model[name], budget, n, "{device}"] });
+const torchSteps = (name, task, micro, ...more) => ({
+  name: `torch-${name}-${task}${more.join("")}`, seconds: 150, read: "json", peer: true, task, model: name, last: true,
+  command: ["{python}", "bench/peer/torch_steps.py", model[name], task, "--micro", micro, ...more],
 });
 
 export function parts(device) {
@@ -30,13 +31,14 @@ export function parts(device) {
     beside("dpo", "bfloat16", small ? 300 : 60),
   ];
   if (small) return [...checks, bench("bench-rms-norm", "rms_norm", "--tokens 8 --hidden 64", { tokens: 8, hidden: 64 })];
-  const tools = ["memcheck", "racecheck"].flatMap((tool) => ["attention", "attention_backward", "linear_logprob", "rms_norm_backward", "adamw"].map((op) => sanitize(tool, op)));
+  const tools = [sanitize("memcheck", 120), ...["attention", "linear_logprob", "rms_norm"].map((op) => sanitize("racecheck", 60, op))];
   const attention = (tokens, heads, dim, mask) =>
     ["attention", "attention_backward"].map((op) =>
       bench(`bench-${op}-${tokens}-${dim}-${mask}`, op, `--tokens ${tokens} --heads ${heads} --head-dim ${dim} --mask ${mask}`, { tokens, heads, dim, mask }));
   const both = (op, flags, match) => [op, `${op}_backward`].map((o) => bench(`bench-${o}`, o, flags, match));
   return [
     ...checks,
+    ...tools,
     ...attention(8192, "32/8", 128, "causal"),
     ...attention(16384, "32/8", 128, "tree"),
     ...attention(16384, "32/8", 128, "packed"),
@@ -45,14 +47,16 @@ export function parts(device) {
     ...both("swiglu", "--tokens 8192 --intermediate 8192", { tokens: 8192, intermediate: 8192 }),
     bench("bench-adamw", "adamw", "--hidden 4096 --intermediate 8192", { elements: 4096 * 8192 }),
     bench("bench-linear-logprob", "linear_logprob", "--rows 4096 --hidden 2048 --vocab 65536", { rows: 4096, hidden: 2048, vocab: 65536 }),
-    ...["ceilings", "sdpa", "norm", "swiglu", "adamw", "head"].map(torch),
-    steps("sft", "32768", "8"),
-    steps("dpo", "24576", "8"),
-    torchSteps("sft", "8"),
-    torchSteps("dpo", "8"),
-    torchSteps("sft", "8", "--compile"),
-    torchSteps("dpo", "8", "--compile"),
+    ...["ceilings", "sdpa", "varlen", "norm", "swiglu", "adamw", "head"].map(torch),
+    steps("0.5b", "sft", "32768", "8"),
+    steps("0.5b", "dpo", "24576", "8"),
+    steps("8b-shapes", "sft", "16384", "6"),
+    torchSteps("0.5b", "sft", "8"),
+    torchSteps("0.5b", "dpo", "8"),
+    torchSteps("8b-shapes", "sft", "4"),
+    torchSteps("0.5b", "sft", "8", "--compile"),
+    torchSteps("0.5b", "dpo", "8", "--compile"),
+    torchSteps("8b-shapes", "sft", "4", "--compile"),
     torch("flex"),
-    ...tools,
   ];
 }

@@ -5,12 +5,11 @@ import { spawn, spawnSync } from "node:child_process";
 import fs from "node:fs";
 import os from "node:os";
 import path from "node:path";
-import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { root } from "./attune.mjs";
 import { parts as usual } from "./parts.mjs";
 import { report } from "./report.mjs";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
 const { values } = parseArgs({
   options: { out: { type: "string" }, minutes: { type: "string", default: "9" }, from: { type: "string" }, device: { type: "string", default: "cuda" }, parts: { type: "string" } },
 });
@@ -79,7 +78,7 @@ function rowsOf(part, { how, stdout, stderr, seconds }) {
   const says = how === "ok" ? (part.read === "json" ? "" : lastLine(stdout)) : lastLine(stderr) || lastLine(stdout);
   const wrong = rows.some((r) => r.figures?.verdict === "FAIL" || r.figures?.error);
   const kept = rows.filter((r) => !r.figures || !part.last || r === rows.at(-1));
-  return [...kept, { verdict: how === "ok" && wrong ? "FAIL" : how, says, seconds, end: true }].map((r) => ({ part: part.name, ...(part.peer && { peer: true }), ...(part.task && { task: part.task }), ...(part.match && { match: part.match }), ...r }));
+  return [...kept, { verdict: how === "ok" && wrong ? "FAIL" : how, says, seconds, end: true }].map((r) => ({ part: part.name, ...(part.peer && { peer: true }), ...(part.task && { task: part.task, model: part.model }), ...(part.match && { match: part.match }), ...r }));
 }
 
 function machine() {
@@ -90,7 +89,8 @@ function machine() {
 
 const end = Date.now() + minutes * 60_000;
 const here = machine();
-const options = `--minutes ${values.minutes}${values.from ? ` --from ${values.from}` : ""}${device === "cuda" ? "" : ` --device ${device}`}`;
+const given = ([k, v]) => (k === "out" || v === undefined || (k === "device" && v === "cuda") ? [] : [`--${k} ${v}`]);
+const options = Object.entries(values).flatMap(given).join(" ");
 const write = () => fs.writeFileSync(path.join(out, "results.md"), report(fs.readFileSync(rowsFile, "utf8").trim().split("\n").map((l) => JSON.parse(l)), here, options));
 let [ran, bad] = [0, 0];
 for (const part of parts.slice(first)) {

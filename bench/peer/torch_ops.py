@@ -61,6 +61,21 @@ def flex(tokens, heads, kv, dim, mask):
     both("attention", "FlexAttention", lambda: run(q, k, v, block_mask=block, enable_gqa=True), (q, k, v), rand(1, heads, tokens, dim), 4 * pairs * dim * heads, mask=mask, tokens=tokens, heads=f"{heads}/{kv}", dim=dim)
 
 
+def varlen(tokens, heads, kv, dim):
+    """The packed mask by FlashAttention over cumulative lengths; key heads are repeated where this PyTorch's has no GQA."""
+    import inspect
+    from torch.nn.attention.varlen import varlen_attn
+    _, pairs = mask_ends(tokens, "packed")
+    whole = tokens // 8
+    starts = torch.arange(0, tokens + 1, whole, device=dev, dtype=torch.int32)
+    takes = inspect.signature(varlen_attn).parameters
+    gqa = {"enable_gqa": True} if "enable_gqa" in takes else {}
+    causal = {"is_causal": True} if "is_causal" in takes else {"window_size": (-1, 0)}
+    q, k, v = rand(tokens, heads, dim, grad=True), rand(tokens, kv if gqa else heads, dim, grad=True), rand(tokens, kv if gqa else heads, dim, grad=True)
+    f = lambda: varlen_attn(q, k, v, starts, starts, whole, whole, **causal, **gqa)
+    both("attention", "varlen_attn" + ("" if gqa else ", heads repeated"), f, (q, k, v), rand(tokens, heads, dim), 4 * pairs * dim * heads, mask="packed", tokens=tokens, heads=f"{heads}/{kv}", dim=dim, kernel=kernel_of(f))
+
+
 def mask_ends(n, mask):
     """`end` of each key as the benches' masks have it (`masked` in lib/ops/samples.ts), and the visible pairs."""
     whole = {"packed": n // 8, "tree": n // 4, "causal": n}[mask]
@@ -112,6 +127,7 @@ PARTS = {
     "swiglu": lambda: swiglu(8192, 8192),
     "adamw": lambda: adamw(4096 * 8192),
     "head": lambda: head(4096, 2048, 65536),
+    "varlen": lambda: varlen(16384, 32, 8, 128),
     "flex": lambda: (flex(16384, 32, 8, 128, "packed"), flex(16384, 32, 8, 128, "tree")),
 }
 

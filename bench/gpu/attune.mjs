@@ -1,0 +1,30 @@
+// What the benches that run the command share: a folder of their own, and `attune` in a process that must end well.
+import { spawnSync } from "node:child_process";
+import fs from "node:fs";
+import os from "node:os";
+import path from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = fileURLToPath(new URL("../..", import.meta.url));
+export const recipe = path.join(root, "examples/quickstart");
+
+/** A new folder, gone when the process ends; `at` names what is in it. */
+export function workspace(name) {
+  const dir = fs.mkdtempSync(path.join(process.env.ATTUNE_WORK ?? os.tmpdir(), `${name}-`));
+  process.on("exit", () => fs.rmSync(dir, { recursive: true, force: true }));
+  return (file) => path.join(dir, file);
+}
+
+export function attune(...args) {
+  const r = spawnSync(process.execPath, [path.join(root, "dist/cli/main.js"), ...args], { encoding: "utf8" });
+  if (r.status !== 0) throw new Error(`attune ${args[0]}: ${r.stderr.trim().split("\n").at(-1)}`);
+}
+
+/** `attune TASK` on a run file of these settings. What metrics.jsonl says of its steps. */
+export function train(task, settings) {
+  const file = `${settings.output_dir}.json`;
+  fs.writeFileSync(file, JSON.stringify(settings));
+  attune(task, file);
+  const lines = fs.readFileSync(path.join(settings.output_dir, "metrics.jsonl"), "utf8").trim().split("\n");
+  return lines.map((l) => JSON.parse(l)).filter((m) => m.loss !== undefined && m.step_seconds !== undefined);
+}
