@@ -1,6 +1,6 @@
 // The device `cuda`, and in the tests' build `simt`, its twin on the emulator: memory, copies, and recordings as CUDA graphs.
 // A recording's first run launches its list call by call, which loads every kernel and lets libraries choose; later runs replay a
-// graph captured from the same calls, in which each waits for those alone that it depends on. Both give the same bits. Profiled runs launch the list with an event after each call.
+// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call.
 // A kernel fails after its launch has returned, so an error of a run names no kernel; with ATTUNE_CUDA_BLOCKING=1 each is waited for and
 // the error names it. Most errors of a run lose the device for the whole process: every later call says so.
 #include <cuda_runtime.h>
@@ -10,7 +10,6 @@
 #include <string>
 #include <vector>
 
-#include "../runtime/dependencies.h"
 #include "../runtime/machine.h"
 #include "../runtime/op_info.h"
 #include "common/cublaslt.h"
@@ -86,62 +85,25 @@ class CudaRecording final : public Recording {
   }
 
  private:
-  Status launch(const Call& call, bool waits) {
-    cuda::Stream launches(line_.stream, line_.device);
-    launches.use_scratch(call.scratch);
-    launches.wait_for_each(waits);
-    cuda::run(call.opcode, call.args, launches);
-    if (launches.ok()) return Status::good();
-    return Status::bad(Fault::device, std::string(kOps[call.opcode].name) + " (" + call.name + "): " + launches.failure());
-  }
-
   // Launches every call, with an event before the first and after each where there are any.
   Status list(const std::vector<cudaEvent_t>* events, bool waits = false) {
     if (events != nullptr) cudaEventRecord((*events)[0], line_.stream);
     for (size_t i = 0; i < calls_.size(); ++i) {
-      if (Status s = launch(calls_[i], waits); !s.ok()) return s;
+      cuda::Stream launches(line_.stream, line_.device);
+      launches.use_scratch(calls_[i].scratch);
+      launches.wait_for_each(waits);
+      cuda::run(calls_[i].opcode, calls_[i].args, launches);
+      if (!launches.ok())
+        return Status::bad(Fault::device, std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure());
       if (events != nullptr) cudaEventRecord((*events)[i + 1], line_.stream);
     }
     const cudaError_t left = cudaGetLastError();
     return left == cudaSuccess ? Status::good() : Status::bad(Fault::device, std::string("launch: ") + cudaGetErrorName(left));
   }
 
-  // The last nodes of a captured call, and what an edge from each carries.
-  struct Ends {
-    std::vector<cudaGraphNode_t> nodes;
-    std::vector<cudaGraphEdgeData> edges;
-  };
-  // Launches every call into a capture, behind those that it depends on: the graph may run the others beside it.
-  Status graph_of_calls() {
-    const std::vector<std::vector<size_t>> dependencies = dependencies_of(calls_);
-    std::vector<Ends> ends(calls_.size());
-    for (size_t i = 0; i < calls_.size(); ++i) {
-      Ends behind;
-      for (const size_t j : dependencies[i]) {
-        behind.nodes.insert(behind.nodes.end(), ends[j].nodes.begin(), ends[j].nodes.end());
-        behind.edges.insert(behind.edges.end(), ends[j].edges.begin(), ends[j].edges.end());
-      }
-      cudaError_t error = cudaStreamUpdateCaptureDependencies(line_.stream, behind.nodes.data(), behind.edges.data(), behind.nodes.size(),
-                                                              cudaStreamSetCaptureDependencies);
-      if (error != cudaSuccess) return Status::bad(Fault::device, std::string("capture: ") + cudaGetErrorName(error));
-      if (Status s = launch(calls_[i], false); !s.ok()) return s;
-      cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
-      const cudaGraphNode_t* nodes = nullptr;
-      const cudaGraphEdgeData* edges = nullptr;
-      size_t count = 0;
-      error = cudaStreamGetCaptureInfo(line_.stream, &status, nullptr, nullptr, &nodes, &edges, &count);
-      if (error != cudaSuccess || status != cudaStreamCaptureStatusActive)
-        return Status::bad(Fault::device, std::string("capture: ") + (error != cudaSuccess ? cudaGetErrorName(error) : "it was broken off"));
-      ends[i].nodes.assign(nodes, nodes + count);
-      ends[i].edges.resize(count);
-      if (edges != nullptr) ends[i].edges.assign(edges, edges + count);
-    }
-    return Status::good();
-  }
-
   Status capture() {
     if (cudaError_t e = cudaStreamBeginCapture(line_.stream, cudaStreamCaptureModeThreadLocal); e != cudaSuccess) return line_.told("capture", e);
-    const Status listed = graph_of_calls();
+    const Status listed = list(nullptr);
     cudaGraph_t graph = nullptr;
     const cudaError_t ended = cudaStreamEndCapture(line_.stream, &graph);
     if (!listed.ok()) {
@@ -257,16 +219,6 @@ class CudaMachine final : public Machine {
   Status refusal_;
 };
 
-#ifdef ATTUNE_SIMT
-constexpr bool (*kPresent)() = nullptr;  // an emulator is asked for by name alone
-#else
-bool present() {
-  cuda::Properties ignored;
-  return cuda::look(0, &ignored).empty();
-}
-constexpr bool (*kPresent)() = present;
-#endif
-
 }  // namespace
 
 const Device kMachineDevice = {
@@ -277,7 +229,6 @@ const Device kMachineDevice = {
     make_no_pool,
     [](Pool&) -> Peak { return {}; },
     CudaMachine::open,
-    kPresent,
 };
 
 }  // namespace attune

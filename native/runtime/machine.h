@@ -12,26 +12,18 @@
 
 namespace attune {
 
-// Memory that a call touches.
-struct Span {
-  const uint8_t* begin;
-  const uint8_t* end;
-  bool written;
-};
-
 // One instruction with its addresses: final, since a recording keeps them.
 struct Call {
   uint32_t opcode;
   const void* args;    // the op's struct; lives as long as the recording
   void* scratch;
   const char* name;    // for messages
-  std::vector<Span> spans;  // all memory that it reads or writes, its scratch too
 };
 
 class Recording {
  public:
   virtual ~Recording() = default;
-  // Queues every call, each after those that it depends on (dependencies.h). With `nanoseconds`, one per call, it waits and adds what each took.
+  // Queues every call, in order. With `nanoseconds`, one per call, it waits and adds what each took.
   virtual Status run(double* nanoseconds) = 0;
 };
 

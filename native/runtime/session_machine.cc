@@ -79,21 +79,16 @@ Status Session::execute_recorded(Loaded& p, bool profile) {
     std::vector<Call> calls;
     for (const Instruction& code : program.code) {
       Tensor tensors[kMaxSlots];
-      std::vector<Span> spans;
-      const size_t outputs = static_cast<size_t>(kOps[code.opcode].inputs + kOps[code.opcode].optionals);
       for (size_t i = 0; i < code.slots.size(); ++i) {
         const Slot& s = code.slots[i];
         if (s.space == Slot::kAbsent) continue;
         const Memory& space = s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
-        uint8_t* at = space.data() + s.offset;
-        tensors[i] = tensor_of(s.type, capacities, at);
-        spans.push_back({at, at + tensors[i].bytes(), i >= outputs});
+        tensors[i] = tensor_of(s.type, capacities, space.data() + s.offset);
       }
       p.args.emplace_back(new uint8_t[kMaxArgs]);
       fill_args(code, tensors, p.args.back().get());
-      uint8_t* scratch = code.scratch_bytes > 0 ? arena_.data() + code.scratch_offset : nullptr;
-      if (scratch != nullptr) spans.push_back({scratch, scratch + code.scratch_bytes, true});
-      calls.push_back({code.opcode, p.args.back().get(), scratch, code.name.c_str(), std::move(spans)});
+      void* scratch = code.scratch_bytes > 0 ? arena_.data() + code.scratch_offset : nullptr;
+      calls.push_back({code.opcode, p.args.back().get(), scratch, code.name.c_str()});
     }
     p.recording = machine_->record(std::move(calls));
   }

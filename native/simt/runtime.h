@@ -38,15 +38,11 @@ bool in_host_allocation(const void* at);
 
 }  // namespace simt
 
-struct SimtNode {
-  simt::Task task;
-  std::vector<SimtNode*> behind;  // the nodes that it waits for, all of them earlier
-};
 struct SimtGraph {
-  std::vector<std::shared_ptr<SimtNode>> nodes;
+  std::vector<simt::Task> tasks;  // in the order of the calls, which respects every edge
 };
 struct SimtGraphExec {
-  std::vector<std::shared_ptr<SimtNode>> nodes;
+  std::shared_ptr<const std::vector<simt::Task>> tasks;
 };
 struct SimtCapture {
   SimtGraph* graph;
@@ -59,13 +55,11 @@ struct SimtStream {
   bool blocking = true;  // ordered with the default stream
   std::shared_ptr<SimtCapture> capture;
   bool captures_here = false;  // this stream began the capture
-  std::vector<SimtNode*> last;  // what the next node of the capture waits for
 };
 struct SimtEvent {
   SimtStream* stream = nullptr;
   uint64_t ticket = 0;  // the stream's `done` when it has happened
   bool recorded = false, timed = true;
   std::shared_ptr<SimtCapture> capture;
-  std::vector<SimtNode*> last;  // of a capture: what it stands behind
   std::chrono::steady_clock::time_point when;
 };

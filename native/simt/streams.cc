@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <map>
-#include <random>
 
 #include "machine.h"
 #include "runtime.h"
@@ -44,9 +42,7 @@ void push(SimtStream& stream, Task task) {
 // Queues a task, or records it where the stream captures. The default stream and the blocking ones wait for each other.
 void enqueue(SimtStream& stream, Task task) {
   if (stream.capture) {
-    auto node = std::make_shared<SimtNode>(SimtNode{std::move(task), stream.last});
-    stream.last = {node.get()};
-    stream.capture->graph->nodes.push_back(std::move(node));
+    stream.capture->graph->tasks.push_back(std::move(task));
     return;
   }
   if (&stream == &streams().legacy) {
@@ -71,26 +67,6 @@ void run_kernel(const char* name, dim3 grid, dim3 threads, size_t shared_bytes, 
     return;
   }
   if (!run_grid(name, grid, threads, shared_bytes, runs, body)) get_stuck(cudaErrorLaunchFailure);
-}
-
-// Every node once, in a random order that its edges allow: an edge that is missing changes what comes out.
-void run_graph(const std::vector<std::shared_ptr<SimtNode>>& nodes) {
-  static std::minstd_rand random;
-  std::map<const SimtNode*, std::vector<SimtNode*>> behind_it;
-  std::map<const SimtNode*, size_t> waits;
-  std::vector<SimtNode*> ready;
-  for (const auto& node : nodes) {
-    if ((waits[node.get()] = node->behind.size()) == 0) ready.push_back(node.get());
-    for (const SimtNode* before : node->behind) behind_it[before].push_back(node.get());
-  }
-  while (!ready.empty() && stuck() == cudaSuccess) {
-    std::swap(ready[random() % ready.size()], ready.back());
-    SimtNode* const node = ready.back();
-    ready.pop_back();
-    node->task();
-    for (SimtNode* next : behind_it[node])
-      if (--waits[next] == 0) ready.push_back(next);
-  }
 }
 
 }  // namespace
@@ -241,7 +217,6 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
   SimtStream& queue = stream_of(stream);
   event->capture = queue.capture;
-  event->last = queue.last;
   if (queue.capture) return cudaSuccess;
   simt::enqueue(queue, [event] { event->when = std::chrono::steady_clock::now(); });
   event->stream = &queue;
@@ -274,8 +249,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
   SimtStream& queue = stream_of(stream);
   if (event->capture) {
-    queue.capture = event->capture;  // joins the capture
-    queue.last.insert(queue.last.end(), event->last.begin(), event->last.end());
+    queue.capture = event->capture;  // joins the capture; its tasks are in order already
     return cudaSuccess;
   }
   if (event->recorded)
@@ -300,7 +274,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   const std::shared_ptr<SimtCapture> capture = stream->capture;
   if (capture->mode != cudaStreamCaptureModeRelaxed) --simt::captures_begun;
   for (SimtStream* other : simt::streams().all)
-    if (other->capture == capture) other->capture = nullptr, other->last.clear();
+    if (other->capture == capture) other->capture = nullptr;
   stream->captures_here = false;
   if (capture->invalid || simt::stuck() != cudaSuccess) {
     delete capture->graph;
@@ -317,32 +291,11 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* 
                                      : cudaStreamCaptureStatusActive;
   return answer(cudaSuccess);
 }
-cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus* status, unsigned long long* id, cudaGraph_t* graph,
-                                     const cudaGraphNode_t** nodes, const cudaGraphEdgeData** edges, size_t* count) {
-  const Lock lock(simt::device_lock());
-  SimtStream& queue = stream_of(stream);
-  if (const cudaError_t error = cudaStreamIsCapturing(stream, status); error != cudaSuccess || !queue.capture) return error;
-  if (id) *id = 1;
-  if (graph) *graph = queue.capture->graph;
-  if (nodes) *nodes = queue.last.data();
-  if (edges) *edges = nullptr;  // plain ones
-  if (count) *count = queue.last.size();
-  return answer(cudaSuccess);
-}
-cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t* nodes, const cudaGraphEdgeData*, size_t count,
-                                                unsigned flags) {
-  const Lock lock(simt::device_lock());
-  SimtStream& queue = stream_of(stream);
-  if (!queue.capture) return answer(cudaErrorIllegalState);
-  if (flags == cudaStreamSetCaptureDependencies) queue.last.clear();
-  queue.last.insert(queue.last.end(), nodes, nodes + count);
-  return answer(cudaSuccess);
-}
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
   const Lock lock(simt::device_lock());
   if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
   if (!graph) return answer(cudaErrorInvalidValue);
-  *exec = new SimtGraphExec{graph->nodes};
+  *exec = new SimtGraphExec{std::make_shared<const std::vector<simt::Task>>(graph->tasks)};
   return cudaSuccess;
 }
 cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return answer(cudaSuccess); }
@@ -350,7 +303,10 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock lock(simt::device_lock());
   if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
   if (!exec) return answer(cudaErrorInvalidValue);
-  simt::enqueue(stream_of(stream), [nodes = exec->nodes] { simt::run_graph(nodes); });
+  simt::enqueue(stream_of(stream), [tasks = exec->tasks] {
+    for (const simt::Task& task : *tasks)
+      if (simt::stuck() == cudaSuccess) task();
+  });
   return cudaSuccess;
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {

@@ -80,11 +80,6 @@ typedef struct SimtStream* cudaStream_t;
 typedef struct SimtEvent* cudaEvent_t;
 typedef struct SimtGraph* cudaGraph_t;
 typedef struct SimtGraphExec* cudaGraphExec_t;
-typedef struct SimtNode* cudaGraphNode_t;
-struct cudaGraphEdgeData {
-  unsigned char from_port, to_port, type, reserved[5];
-};
-enum { cudaStreamAddCaptureDependencies = 0, cudaStreamSetCaptureDependencies = 1 };
 typedef void (*cudaHostFn_t)(void*);
 
 struct cudaUUID_t {
