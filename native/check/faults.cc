@@ -30,7 +30,7 @@ int run(const Case& c) {
   const std::vector<uint16_t> ones(64 * 64, 0x3F80);
   cudaMemcpy(tensor, ones.data(), 64 * 64 * 2, cudaMemcpyHostToDevice);
   Map map;
-  make_tensor_map_2d(&map, tensor, {64, 64}, {128}, {64, 64}, stream);
+  make_tensor_map_2d(&map, tensor, {c.columns, 64}, {128}, {64, 64}, stream);
   simt::launch(c.name, dim3(1), dim3(kThreads), kSharedBytes, handle, [&] { c.kernel(map, Arguments{out}); });
   if (cudaStreamSynchronize(handle) != cudaSuccess) return 2;
   std::vector<float> values(kThreads);

@@ -182,6 +182,19 @@ void store_not_waited_for(const Map& map, Arguments) {
   }
 }
 
+void store_at(const Map& map, int column, int row) {
+  ATTUNE_DYNAMIC_SHARED(tile);
+  fill(tile);
+  ptx::fence_proxy_async();
+  __syncthreads();
+  if (thread() != 0) return;
+  ptx::tma_store_2d(&map, tile, column, row);
+  ptx::tma_store_commit();
+  ptx::tma_store_wait<0>();
+}
+void tile_stored_into_odd_rows(const Map& map, Arguments) { store_at(map, 0, 0); }
+void tile_stored_before_the_beginning(const Map& map, Arguments) { store_at(map, 0, -8); }
+
 // ---- wgmma
 
 void multiply(float (&d)[32], const uint8_t* a, const uint8_t* b) {
@@ -310,6 +323,8 @@ const std::vector<Case>& cases() {
       {"store_not_fenced", store_not_fenced, "no fence_proxy_async"},
       {"tile_reused_under_its_store", tile_reused_under_its_store, "no fence_proxy_async"},
       {"store_not_waited_for", store_not_waited_for, "did not wait for"},
+      {"tile_stored_into_odd_rows", tile_stored_into_odd_rows, "multiple of 16 bytes", 90, 60},
+      {"tile_stored_before_the_beginning", tile_stored_before_the_beginning, "at least 0"},
       {"registers_not_fenced", registers_not_fenced, "no wgmma_fence()"},
       {"product_not_waited_for", product_not_waited_for, nullptr},
       {"product_never_waited_for", product_never_waited_for, "not waited for"},

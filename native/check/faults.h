@@ -21,6 +21,7 @@ struct Case {
   void (*kernel)(const Map&, Arguments);
   const char* words;  // on stderr; null: out[0 ... kThreads) must not be ones
   int capability = 90;
+  uint64_t columns = 64;  // of the tensor, as the map has it
 };
 const std::vector<Case>& cases();
 

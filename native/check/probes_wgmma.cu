@@ -1,5 +1,7 @@
 // The probes of capability 9.0: mbarriers, TMA, wgmma. Their shared tiles are dumped or filled element by element at the places where the
 // manual's swizzle puts them, so that both directions are held to it.
+#include <cstdlib>
+
 #include "../cuda/common/prelude.h"
 #include "../cuda/common/ptx.h"
 #include "../cuda/common/tensor_map.h"
@@ -126,7 +128,8 @@ std::string tma_load(Stream& stream) {
   return "";
 }
 
-// ---- TMA stores: the tile holds 1 + index of the box; outside nothing is written. Rows are whole 16 bytes: others are overrun (H200).
+// ---- TMA stores: the tile holds 1 + index of the box; beyond the end nothing is written. Rows are whole 16 bytes, since others are overrun,
+// and no coordinate is negative, since that is an illegal instruction (both seen on an H200).
 
 template <int Rank> __global__ void tma_store_kernel(const __grid_constant__ CUtensorMap map, int3 at, int elements) {
   ATTUNE_DYNAMIC_SHARED(tile);
@@ -147,6 +150,7 @@ template <int Rank> __global__ void tma_store_kernel(const __grid_constant__ CUt
 template <int Case> std::string tma_store(Stream& stream) {
   TensorCase c = kCases[Case];
   c.extents[0] = (c.extents[0] + 7) / 8 * 8;
+  c.at = {std::abs(c.at.x), std::abs(c.at.y), std::abs(c.at.z)};
   const uint32_t count = c.box[0] * c.box[1] * c.box[2];
   std::vector<uint16_t> expected(elements_of(c), 0xAAAA);
   Buffer<uint16_t> out(expected);
@@ -335,7 +339,7 @@ const std::vector<Probe>& hopper_probes() {
       {"tma_load", 90, tma_load},
       {"tma_store", 90, tma_store<0>},
       {"tma_store_beyond_the_end", 90, tma_store<1>},
-      {"tma_store_before_the_beginning", 90, tma_store<2>},
+      {"tma_store_off_the_tile", 90, tma_store<2>},
       {"tma_store_short_rows", 90, tma_store<3>},
       {"tma_store_planes", 90, tma_store<4>},
       {"tensor_map_refusals", 90, tensor_map_refusals},

@@ -121,6 +121,9 @@ void tma_store(const CUtensorMap* map, const void* shared, int rank, int32_t c0,
   // Seen on an H200: a store into rows of 200 bytes wrote beyond them. It clips rows by 16 bytes, not by elements as a load does.
   if (copy.extents[0] * copy.width % 16 != 0)
     fault("a TMA store: the inner extent must be a multiple of 16 bytes, got %llu", static_cast<unsigned long long>(copy.extents[0] * copy.width));
+  // Seen on an H100 and an H200: a store that begins before the tensor is an illegal instruction, where a load reads zeros.
+  for (int i = 0; i < rank; ++i)
+    if (c[i] < 0) fault("a TMA store: coordinates must be at least 0, got %d", c[i]);
   auto run = [copy, offset, c0, c1, c2] {
     const int32_t at[3] = {c0, c1, c2};
     store(copy, offset, at);
