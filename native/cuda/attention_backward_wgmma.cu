@@ -68,22 +68,6 @@ struct KeySide {
   }
 };
 
-// factor times the accumulator of rows `first`... to one head of x (N, heads, size).
-template <int Size>
-__device__ __forceinline__ void write_partial(float* x, int64_t row_stride, int32_t first, int32_t rows, int32_t size, Place place,
-                                              const float (&value)[Size / 2], const float (&factor)[2]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const int32_t row = first + place.row + 8 * i;
-    if (row >= rows) continue;
-    float* const to = x + row * row_stride + place.column;
-#pragma unroll
-    for (int j = 0; j < Size / 8; ++j)
-      if (8 * j < size)
-        *reinterpret_cast<float2*>(to + 8 * j) = {value[4 * j + 2 * i] * factor[i], value[4 * j + 2 * i + 1] * factor[i]};
-  }
-}
-
 // dS of one consumer, of 64 queries beside its 64 keys: each warp's registers as they are.
 __device__ __forceinline__ void keep(const Fragments<kQueries>& ds, uint8_t* tile) {
   static_assert(kQueries == KeptTiles::kQueries && kBlockRows == KeptTiles::kKeys);
@@ -191,8 +175,8 @@ __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
   const float scales[2] = {a.scale, a.scale}, ones[2] = {1, 1};
   if (a.splits > 1) {
     const int64_t one = int64_t{a.mask.rows} * kv_heads * a.size, at = split * one + kv_head * a.size;
-    write_partial<Size>(a.partials + at, kv_heads * a.size, first + own, a.mask.rows, a.size, place, dk, scales);
-    write_partial<Size>(a.partials + a.splits * one + at, kv_heads * a.size, first + own, a.mask.rows, a.size, place, dv, ones);
+    write<Size>(a.partials + at, kv_heads * a.size, first + own, a.mask.rows, a.size, place, dk, scales);
+    write<Size>(a.partials + a.splits * one + at, kv_heads * a.size, first + own, a.mask.rows, a.size, place, dv, ones);
     return;
   }
   consumer.sync();  // its warps are done with its rows of K and V, where the results leave from

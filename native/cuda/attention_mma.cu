@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_mma(ForwardArgs
     const int32_t next = next_tile<Inner>(a.mask, first, key);
     if (next >= 0) k.load(a.k + kv_at, kv_stride, next, rows, a.size);
     ptx::cp_async_commit();
-    if (!a.mask.all_visible(first, key, Inner)) 
+    if (!a.mask.all_visible(first, key, Inner))
       hide<Inner>(score, -INFINITY, a.mask, ValuesOfRows<int32_t>{a.mask.end + key}, place.column, first + place.row,
                   key + place.column);
     softmax.step(score, a.scale2, shrink);

@@ -203,19 +203,21 @@ struct ValuesOfRows {
   }
 };
 
+__device__ __forceinline__ void put_two(__nv_bfloat16* to, float x, float y) { *reinterpret_cast<uint32_t*>(to) = ptx::pack_bf16(x, y); }
+__device__ __forceinline__ void put_two(float* to, float x, float y) { *reinterpret_cast<float2*>(to) = {x, y}; }
+
 // factor times the accumulator of rows `first`... to one head of y (N, heads, size), and only rows and columns that it has.
-template <int Size>
-__device__ __forceinline__ void write(__nv_bfloat16* y, int64_t row_stride, int32_t first, int32_t rows, int32_t size, Place place,
+template <int Size, class T>
+__device__ __forceinline__ void write(T* y, int64_t row_stride, int32_t first, int32_t rows, int32_t size, Place place,
                                       const float (&x)[Size / 2], const float (&factor)[2]) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const int32_t row = first + place.row + 8 * i;
     if (row >= rows) continue;
-    __nv_bfloat16* const to = y + row * row_stride + place.column;
+    T* const to = y + row * row_stride + place.column;
 #pragma unroll
     for (int j = 0; j < Size / 8; ++j)
-      if (8 * j < size)
-        *reinterpret_cast<uint32_t*>(to + 8 * j) = ptx::pack_bf16(x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
+      if (8 * j < size) put_two(to + 8 * j, x[4 * j + 2 * i] * factor[i], x[4 * j + 2 * i + 1] * factor[i]);
   }
 }
 
