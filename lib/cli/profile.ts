@@ -8,6 +8,9 @@ import { library } from "./library.ts";
 import { anyTaskShape, RUN_ARGUMENT, runOf } from "./run_file.ts";
 import { formatRecord } from "./tables.ts";
 
+/** Shapes in the table for people; --json has all. */
+const SHOWN = 24;
+
 const own = {
   steps: field(z.int().min(1).default(5), {
     group: "Profile",
@@ -35,6 +38,6 @@ export const command: Command = {
     });
     io.progress.close();
     if (io.json) io.value(profile);
-    else io.text(formatRecord(profile));
+    else io.text(formatRecord({ ...profile, shapes: profile.shapes.slice(0, SHOWN) }));
   },
 };

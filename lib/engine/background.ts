@@ -6,7 +6,7 @@ import type { Graph } from "../ir/graph.ts";
 import type { Counts } from "../ir/types.ts";
 import type { BackgroundFunctions, Compiled } from "./worker.ts";
 
-export type { Compiled } from "./worker.ts";
+export type { Compiled, InstructionCost } from "./worker.ts";
 
 /** The functions of module M that trace a program. */
 export type ProgramName<M> = { [K in keyof M]: M[K] extends (...args: never[]) => Graph ? K : never }[keyof M] & string;

@@ -1,7 +1,7 @@
 // The training programs of a run: compiled for the run's capacities, one call per native step. It knows graphs and buffers; what a step
 // means is said in sft_task.ts and dpo_task.ts.
 import { chunkRows, type MicroBatch, type RowChunk } from "../data/pack.ts";
-import type { Compiled } from "../engine/background.ts";
+import type { Compiled, InstructionCost } from "../engine/background.ts";
 import type { LoadedModel } from "../engine/model.ts";
 import { tokenInputs, type Outputs } from "../engine/scorer.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
@@ -87,6 +87,8 @@ export async function compileTraining(loaded: LoadedModel, heads: Heads, loss: L
 export class Micro {
   readonly head: HeadPlan;
   readonly program: LoadedProgram;
+  /** Runs that were profiled. */
+  profiled = 0;
 
   constructor(program: LoadedProgram, head: HeadPlan) {
     this.program = program;
@@ -95,6 +97,7 @@ export class Micro {
 
   /** Run one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
   async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: { profile?: boolean; signal?: AbortSignal } = {}): Promise<Outputs> {
+    if (options.profile) this.profiled++;
     const counts: Record<string, number> = { tokens: fed.micro.tokens };
     const inputs: Record<string, Int32Array | Float32Array> = { ...tokenInputs(fed.micro), "inputs/scale": Float32Array.of(scale), ...extra };
     const none = new Int32Array(0);
@@ -110,6 +113,13 @@ export class Micro {
   }
 }
 
+/** What an instruction took, over all `runs` of its program. */
+export interface Timing extends InstructionCost {
+  readonly op: string;
+  readonly nanoseconds: number;
+  readonly runs: number;
+}
+
 /** The training programs of a run. */
 export class Engine {
   readonly loaded: LoadedModel;
@@ -122,14 +132,17 @@ export class Engine {
   readonly #norm: LoadedProgram;
   readonly #update: LoadedProgram;
   readonly #adam: AdamwOptions;
+  readonly #costs: Record<"micro" | "norm" | "update", readonly InstructionCost[]>;
+  #profiled = 0;
 
-  private constructor(loaded: LoadedModel, training: Micro, evaluation: Micro | undefined, norm: LoadedProgram, update: LoadedProgram, adam: AdamwOptions) {
+  private constructor(loaded: LoadedModel, training: Micro, evaluation: Micro | undefined, norm: LoadedProgram, update: LoadedProgram, adam: AdamwOptions, { micro, norm: ofNorm, update: ofUpdate }: TrainingPlans) {
     this.loaded = loaded;
     this.training = training;
     this.evaluation = evaluation;
     this.#norm = norm;
     this.#update = update;
     this.#adam = adam;
+    this.#costs = { micro: micro.costs, norm: ofNorm.costs, update: ofUpdate.costs };
   }
 
   /** Allocates what `plans` need in the session. */
@@ -138,11 +151,12 @@ export class Engine {
     const training = new Micro(await session.load(plans.micro.bytes), heads.training);
     const [norm, update] = [await session.load(plans.norm.bytes), await session.load(plans.update.bytes)];
     const evaluation = plans.evaluation && new Micro(await session.load(plans.evaluation.bytes), heads.evaluation!);
-    return new Engine(loaded, training, evaluation, norm, update, adam);
+    return new Engine(loaded, training, evaluation, norm, update, adam, plans);
   }
 
   /** The norm of the accumulated gradient. */
   async gradNorm(): Promise<number> {
+    if (this.profile) this.#profiled++;
     const out = await this.loaded.session.run(this.#norm, { profile: this.profile });
     return Math.sqrt((out["outputs/sum_squares"] as Float32Array)[0]!);
   }
@@ -161,12 +175,12 @@ export class Engine {
     });
   }
 
-  /** Nanoseconds of each instruction of a step's three programs since `profile` was set. */
-  async timings(): Promise<{ op: string; name: string; nanoseconds: number }[]> {
-    const rows = [];
-    for (const p of [this.training.program, this.#norm, this.#update]) {
-      const times = await this.loaded.session.profile(p);
-      rows.push(...p.instructions.map((c, i) => ({ op: c.op, name: c.name, nanoseconds: times[i]! })));
+  /** Nanoseconds of each instruction of a step's three programs since `profile` was set, and what it does each time with every capacity in use. */
+  async timings(): Promise<Timing[]> {
+    const rows: Timing[] = [];
+    for (const [name, program, runs] of [["micro", this.training.program, this.training.profiled], ["norm", this.#norm, this.#profiled], ["update", this.#update, this.#profiled]] as const) {
+      const times = await this.loaded.session.profile(program);
+      rows.push(...program.instructions.map((c, i) => ({ ...this.#costs[name][i]!, op: c.op, nanoseconds: times[i]!, runs })));
     }
     return rows;
   }

@@ -179,6 +179,16 @@ describe("attune plan and attune profile", () => {
     const profile = await run("profile", "sft.yaml", "--steps", "1", "--json");
     expect(profile.code).toBe(0);
     expect(values(profile.stdout)).toMatchObject([{ task: "sft", steps: 1, ops: expect.any(Array) }]);
+    const { ops, shapes, ops_ms } = values(profile.stdout)[0] as { ops: { op: string; ms: number; calls: number }[]; shapes: { op: string; shape: string; ms: number; roofline: number }[]; ops_ms: number };
+    const ofGemm = shapes.filter((r) => r.op === "gemm");
+    expect(ofGemm.length).toBeGreaterThan(3);
+    expect(ofGemm.reduce((n, r) => n + r.ms, 0)).toBeCloseTo(ops.find((r) => r.op === "gemm")!.ms, 6);
+    expect(shapes.reduce((n, r) => n + r.ms, 0)).toBeCloseTo(ops_ms, 6);
+    for (const r of ofGemm) {
+      expect(r.shape).toMatch(/^a \(\d+, \d+\), b \(\d+, \d+\)/);
+      expect(r.roofline).toBeGreaterThan(0);
+      expect(r.roofline).toBeLessThan(2); // a peak is measured, and this machine is shared
+    }
     expect(existsSync(join(dir, "trainer_output"))).toBe(false);
   });
 });
