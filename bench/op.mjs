@@ -5,13 +5,13 @@ import { kernelOps } from "#lib/ir/op.js";
 import { tableHash } from "#lib/program/encode.js";
 import { Session } from "#lib/runtime/session.js";
 import { closest } from "#lib/train/config_hints.js";
-import { benchOp, readBy, sizes } from "./op_run.mjs";
+import { benchOp, readBy, runOnce, sizes } from "./op_run.mjs";
 import { machine, printMachine, printTable } from "./report.mjs";
 
 const choices = { mask: ["causal", "packed", "tree", "window"], form: ["forward", "dx", "dw"], dtype: ["float32", "bfloat16"] };
 const flagOf = (size) => size.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`);
 const flags = Object.keys(sizes).filter((k) => k !== "kvHeads").map(flagOf);
-const others = { device: "string", threads: "string", seconds: "string", compare: "string", json: "boolean", all: "boolean", help: "boolean" };
+const others = { device: "string", threads: "string", seconds: "string", compare: "string", once: "boolean", json: "boolean", all: "boolean", help: "boolean" };
 
 class Usage extends Error {}
 const mean = (given, among) => {
@@ -66,7 +66,7 @@ function list(ops) {
   console.log("npm run bench -- OP... [flags]   or --all; each op with the flags that it reads, at their defaults\n");
   const wide = Math.max(...ops.map((d) => d.name.length));
   for (const d of ops) console.log(`${d.name.padEnd(wide)}  ${spelt(readBy(d), sizes)}`);
-  console.log(`\n${Object.entries(choices).map(([k, c]) => `--${k} ${c.join(" | ")}`).join(", ")}\n--device cpu | cuda, --threads N, --seconds S of measurement an op, --json, --compare FILE (an earlier --json): how much faster it is now`);
+  console.log(`\n${Object.entries(choices).map(([k, c]) => `--${k} ${c.join(" | ")}`).join(", ")}\n--device cpu | cuda, --threads N, --seconds S of measurement an op, --json, --compare FILE (an earlier --json): how much faster it is now, --once: launched once, not timed`);
 }
 
 /** Earlier results by op, sizes and threads: lines of --json. */
@@ -96,6 +96,13 @@ async function run({ chosen, values, asked }) {
   const here = machine();
   const threads = values.threads === undefined ? here.threads : whole("threads", values.threads);
   const device = values.device ?? "cpu";
+  if (values.once) {
+    for (const def of chosen) {
+      const r = await runOnce(def, asked, { device, threads });
+      console.log(values.json ? JSON.stringify(r) : `${r.device}: ${r.ran.join(", ")}`);
+    }
+    return;
+  }
   const peak = await peakOf(device, threads);
   if (!values.json) {
     printMachine({ ...here, threads });
@@ -113,6 +120,7 @@ async function run({ chosen, values, asked }) {
   if (values.json) return;
   printTable(["op", "median ms", "p20", "p80", "GFLOP/s", "GB/s", "bound", "of peak", ...(before ? ["was ms", "faster"] : [])], results.map((r) => row(r, before)));
   for (const o of new Set(results.flatMap((r) => r.other_machine ?? []))) console.log(`compared with another machine's figures: ${o}`);
+  for (const r of results.filter((x) => x.gemm)) console.log(`${r.op}: ${r.clock_mhz ?? "?"} MHz, ${r.power_w ?? "?"} W, ${r.celsius ?? "?"} C; products by ${r.gemm}`);
   if (chosen.length === 1) console.log(`\n${spelt(readBy(chosen[0]), asked)}, ${results[0].samples} samples`);
 }
 

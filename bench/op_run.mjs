@@ -8,7 +8,9 @@ import { size, type } from "#lib/ir/types.js";
 import { plan } from "#lib/passes/plan.js";
 import { costOf, encode, tableHash } from "#lib/program/encode.js";
 import { scratchOf } from "#lib/runtime/host.js";
+import { loadAddon } from "#lib/runtime/addon.js";
 import { Session } from "#lib/runtime/session.js";
+import { watch } from "./gpu/watch.mjs";
 import { quantile } from "./report.mjs";
 
 /** What each flag means and what it is where nothing is said; `heads` is spelt H/K. */
@@ -89,25 +91,46 @@ function homeOf(v) {
 
 /**
  * Time `def` in a session of its own: milliseconds at the median, p20 and p80, the rate by the op's own cost, and the share of `peak` that it reaches
- * (the larger of its operations' and its bytes' time at the peak, over the median).
+ * (the larger of its operations' and its bytes' time at the peak, over the median). On a GPU also the gemm in use and, as medians over the samples,
+ * clock, power and temperature.
  */
-export async function benchOp(def, asked, options = {}) {
-  const session = Session.create({ device: options.device ?? "cpu", tableHash: tableHash(), ...(options.threads && { threads: options.threads }) });
+export const benchOp = (def, asked, options = {}) => inSession(options, (session) => timed(session, def, asked, options));
+
+/** Launch `def` exactly once (a backward op behind its forward): what a profiler of kernels is to see. */
+export const runOnce = (def, asked, options = {}) =>
+  inSession(options, async (session) => {
+    const { loaded, names } = await loadOp(session, def, asked);
+    await session.run(loaded);
+    return { op: def.name, sizes: sizesOf(def, asked), device: session.device, ran: names };
+  });
+
+async function inSession({ device = "cpu", threads }, work) {
+  const session = Session.create({ device, tableHash: tableHash(), ...(threads && { threads }) });
   try {
-    return await timed(session, def, asked, options);
+    return await work(session);
   } finally {
     await session.close();
   }
 }
 
-async function timed(session, def, asked, { seconds = 0.5, iterations = 5, warmup = 2, peak }) {
+const sizesOf = (def, asked) => Object.fromEntries(readBy(def).map((k) => [k, asked[k]]));
+
+/** The op's program with its data in place. */
+async function loadOp(session, def, asked) {
   const { graph, data, share } = graphOf(def, asked);
   const program = plan(graph, { scratch: scratchOf(session.device) });
-  const mine = program.instructions.flatMap((c, i) => (c.def === def ? [i] : []));
   const loaded = await session.load(encode(program));
-  const overwritten = [...graph.stores.keys()].filter((name) => data.has(name));
   for (const [name, x] of data) await session.write(name, x);
-  const bench = new Bench({ time: seconds * 1000, iterations, warmupIterations: warmup, warmupTime: 0, retainSamples: true, throws: true });
+  return { graph, data, share, program, loaded, names: program.instructions.map((c) => c.def.name) };
+}
+
+async function timed(session, def, asked, { seconds = 0.5, iterations = 5, warmup = 2, peak }) {
+  const { graph, data, share, program, loaded } = await loadOp(session, def, asked);
+  const mine = program.instructions.flatMap((c, i) => (c.def === def ? [i] : []));
+  const overwritten = [...graph.stores.keys()].filter((name) => data.has(name));
+  const gpu = session.device === "cuda" ? { seen: watch(), gemm: loadAddon().gpus().products } : undefined;
+  const warmupTime = gpu ? 300 : 0; // its clocks rise in that time
+  const bench = new Bench({ time: seconds * 1000, iterations, warmupIterations: warmup, warmupTime, retainSamples: true, throws: true });
   let last = performance.now();
   bench.add(
     def.name,
@@ -122,14 +145,14 @@ async function timed(session, def, asked, { seconds = 0.5, iterations = 5, warmu
     { async: true, beforeEach: async () => { for (const name of overwritten) await session.write(name, data.get(name)); } },
   );
   await bench.run();
+  const seen = gpu && { gemm: gpu.gemm, ...(await gpu.seen.stop()) };
   const { samples } = bench.tasks[0].result.latency;
   const [flops, bytes] = mine.map((i) => costOf(program.instructions[i])).reduce(([f, b], c) => [f + c.flops * share, b + c.bytes], [0, 0]);
   const median = quantile(samples, 0.5);
   const perSecond = (n) => n / (median / 1000);
-  const used = Object.fromEntries(readBy(def).map((k) => [k, asked[k]]));
   const floor = peak && { compute: flops / peak[asked.dtype], memory: bytes / peak.copy };
   return {
-    op: def.name, sizes: used, threads: session.threads, samples: samples.length,
+    op: def.name, sizes: sizesOf(def, asked), threads: session.threads, samples: samples.length, ...seen,
     median_ms: median, p20_ms: quantile(samples, 0.2), p80_ms: quantile(samples, 0.8),
     flops, bytes, gflops_per_second: perSecond(flops) / 1e9, gb_per_second: perSecond(bytes) / 1e9,
     ...(floor && { bound: floor.compute > floor.memory ? "compute" : "memory", peak_share: (Math.max(floor.compute, floor.memory) * 1000) / median }),

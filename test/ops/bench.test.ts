@@ -2,7 +2,7 @@
 import { describe, expect, test } from "vitest";
 import "#lib/ops/index.js";
 import { kernelOps, type OpDef } from "#lib/ir/op.js";
-import { benchOp, readBy, sizes } from "../../bench/op_run.mjs";
+import { benchOp, readBy, runOnce, sizes } from "../../bench/op_run.mjs";
 
 const tiny = { ...sizes, tokens: 24, heads: 4, kvHeads: 2, headDim: 16, hidden: 40, intermediate: 48, vocab: 50, rows: 9, examples: 3, window: 5 };
 const once = { threads: 2, seconds: 0, iterations: 1, warmup: 0, peak: { float32: 1e9, bfloat16: 1e9, copy: 1e9 } };
@@ -37,5 +37,12 @@ test("a mask's share of the pairs: counted again, pair by pair", async () => {
     for (let i = 0; i < n; i++) for (let j = 0; j <= i; j++) if (i < e[j]! && (!window || p[i]! - p[j]! < window)) pairs++;
     const counted = window ? n * window - window ** 2 / 2 : n ** 2 / 2;
     expect(share, mask).toBeCloseTo(pairs / counted, 12);
+  }
+});
+
+test("--once launches each op once, a backward op behind what it needs of its forward", async () => {
+  for (const def of kernelOps()) {
+    const { ran } = await runOnce(def, { ...tiny, dtype: "float32" }, { threads: 2 });
+    expect(ran.filter((name: string) => name === def.name), def.name).toHaveLength(1);
   }
 });
