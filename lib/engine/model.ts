@@ -5,13 +5,15 @@ import type { DType } from "../ir/types.ts";
 import { parameters, type Parameter } from "../models/config.ts";
 import "../ops/index.ts";
 import { tableHash } from "../program/encode.ts";
+import { defaultDtype } from "../runtime/host.ts";
 import { Session, type DeviceName } from "../runtime/session.ts";
 import { openModel } from "./background.ts";
 import type { ModelSpec } from "./programs.ts";
 
 export interface EngineOptions {
   readonly device: DeviceName;
-  readonly dtype: Extract<DType, "float32" | "bfloat16">;
+  /** Null: bfloat16 on cuda, else float32. */
+  readonly dtype: Extract<DType, "float32" | "bfloat16"> | null;
   readonly threads?: number;
 }
 
@@ -28,7 +30,7 @@ export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedMo
   const model = await openModel(dir);
   const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
   const list = parameters(model.config);
-  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype };
+  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype ?? defaultDtype(session.device) };
   return { session, model, parameters: list, spec };
 }
 

@@ -10,7 +10,6 @@ import { Thread } from "../thread.ts";
 import { programsOf } from "../engine/background.ts";
 import { loadModel, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { DeviceName, LoadedProgram } from "../runtime/session.ts";
-import { defaultDtype } from "../runtime/host.ts";
 import type { CacheSizes } from "./programs.ts";
 import type { SampleOptions } from "./sample.ts";
 import type { Draw, GenerateFunctions } from "./worker.ts";
@@ -24,7 +23,7 @@ export interface GeneratorOptions {
   readonly model: string;
   /** Default auto. */
   readonly device?: DeviceName;
-  /** Default float32. */
+  /** Default: bfloat16 on cuda, else float32. */
   readonly dtype?: "float32" | "bfloat16" | null;
   /** Default: the cores this process may use. */
   readonly threads?: number | null;
@@ -58,7 +57,7 @@ const gigabytes = (bytes: number): string => `${(bytes / 1e9).toFixed(1)} GB`;
 
 /** Open a model folder for generation; dispose of it to free its memory and threads. Throws DataError, OutOfMemoryError, DeviceError. */
 export const openGenerator = (o: GeneratorOptions): Promise<Generator> =>
-  open(o, () => loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? defaultDtype(o.device ?? "auto"), ...(o.threads && { threads: o.threads }) }), true);
+  open(o, () => loadModel(o.model, { device: o.device ?? "auto", dtype: o.dtype ?? null, ...(o.threads && { threads: o.threads }) }), true);
 
 /** A generator over a session that somebody else keeps, with the weights that are in it. */
 export const generatorOf = (loaded: LoadedModel, o: Pick<GeneratorOptions, "chatTemplatePath" | "chatTemplateDate">): Promise<Generator> =>

@@ -5,7 +5,6 @@ import { scoreFlops } from "../engine/scorer.ts";
 import { flops } from "./compile.ts";
 import { compileTraining } from "./engine.ts";
 import { memoryLimit, type Memory } from "../engine/memory.ts";
-import { defaultDtype } from "../runtime/host.ts";
 import { memoryOfRun, refusal } from "./memory.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout } from "./layout.ts";
 import { otherReference, prepareSets, rowsUsed, scoredSizes, stepsOf, type Hooks } from "./trainer.ts";
@@ -47,7 +46,7 @@ export interface RunPlan extends Memory {
 }
 
 export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Promise<RunPlan> {
-  const machine = { device: config.device, dtype: config.dtype ?? defaultDtype(config.device), ...(config.threads && { threads: config.threads }) };
+  const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }) };
   const loaded = await loadModel(config.model, machine);
   try {
     const { spec, session, parameters } = loaded;

@@ -11,7 +11,6 @@ import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { ScoreSizes } from "../engine/programs.ts";
-import { defaultDtype } from "../runtime/host.ts";
 import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
@@ -77,8 +76,7 @@ export class Trainer {
 
   /** Open the model, prepare the data, compile, and for DPO score the reference. */
   static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
-    const dtype = config.dtype ?? defaultDtype(config.device);
-    const machine = { device: config.device, dtype, ...(config.threads && { threads: config.threads }) };
+    const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }) };
     const loaded = await loadModel(config.model, machine);
     try {
       for (const w of loaded.model.config.warnings) hooks.log(w);
@@ -107,7 +105,7 @@ export class Trainer {
       const referenceSeconds = task === "dpo" ? (performance.now() - start) / 1000 : 0;
       const engine = await Engine.create(loaded, headsOf(layouts), plans, adam);
       await readWeights(loaded);
-      if (dtype === "bfloat16") await readMasters(loaded);
+      if (loaded.spec.dtype === "bfloat16") await readMasters(loaded);
       return new Trainer(task, config, data, loaded, engine, hooks, sets[0]!, sets[1], referenceSeconds);
     } catch (error) {
       await loaded.session.close();
