@@ -349,7 +349,7 @@ struct Progress {
 int run_from(const std::vector<Probe>& all, Progress* progress) {
   cudaDeviceProp device;
   cudaStream_t handle;
-  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess || cudaStreamCreateWithFlags(&handle, cudaStreamNonBlocking) != cudaSuccess) {
+  if (cudaGetDeviceProperties(&device, 0) != cudaSuccess || cudaStreamCreate(&handle) != cudaSuccess) {
     std::printf("no device: %s\n", cudaGetErrorString(cudaGetLastError()));
     return 3;
   }

@@ -115,7 +115,7 @@ class Gpu {
       std::printf("device: %s\n", why.c_str());
       std::exit(5);
     }
-    must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    must(cudaStreamCreate(&stream_), "stream");  // one that waits for the default stream, where uploads end after their calls return
   }
 
   std::vector<Bytes> run(const Case& c, bool in_place) {

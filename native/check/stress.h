@@ -134,7 +134,7 @@ class Runner {
       std::printf("device: %s\n", why.c_str());
       std::exit(5);
     }
-    must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "stream");
+    must(cudaStreamCreate(&stream_), "stream");
   }
   template <class Op> std::string run(const Op& op, void (*queue)(const Op&, cuda::Stream&), int64_t (*scratch)(const Op&)) {
     void* extra = nullptr;

@@ -219,6 +219,16 @@ class CudaMachine final : public Machine {
   Status refusal_;
 };
 
+#ifdef ATTUNE_SIMT
+constexpr bool (*kPresent)() = nullptr;  // an emulator is asked for by name alone
+#else
+bool present() {
+  cuda::Properties ignored;
+  return cuda::look(0, &ignored).empty();
+}
+constexpr bool (*kPresent)() = present;
+#endif
+
 }  // namespace
 
 const Device kMachineDevice = {
@@ -229,6 +239,7 @@ const Device kMachineDevice = {
     make_no_pool,
     [](Pool&) -> Peak { return {}; },
     CudaMachine::open,
+    kPresent,
 };
 
 }  // namespace attune

@@ -135,9 +135,17 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   simt::enqueue(stream_of(stream), [=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
 }
+// From pageable memory it returns when the bytes are staged: they arrive later, and a stream that does not block is not behind them.
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   const Lock lock(simt::device_lock());
   if (simt::this_thread_captures()) return answer(cudaErrorStreamCaptureUnsupported);
+  if (kind == cudaMemcpyHostToDevice && from && bytes > 0 && !simt::in_host_allocation(from)) {
+    if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
+    if (!to || !right_sides(to, from, bytes, kind)) return answer(cudaErrorInvalidValue);
+    const auto* const first = static_cast<const uint8_t*>(from);
+    simt::enqueue(stream_of(nullptr), [to, staged = std::vector<uint8_t>(first, first + bytes)] { std::memcpy(to, staged.data(), staged.size()); });
+    return cudaSuccess;
+  }
   const cudaError_t error = cudaMemcpyAsync(to, from, bytes, kind, nullptr);
   return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
 }
@@ -152,8 +160,7 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stre
 cudaError_t cudaMemset(void* to, int value, size_t bytes) {
   const Lock lock(simt::device_lock());
   if (simt::this_thread_captures()) return answer(cudaErrorStreamCaptureUnsupported);
-  const cudaError_t error = cudaMemsetAsync(to, value, bytes, nullptr);
-  return error != cudaSuccess ? error : cudaStreamSynchronize(nullptr);
+  return cudaMemsetAsync(to, value, bytes, nullptr);  // not waited for either
 }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
