@@ -15,9 +15,19 @@ export function workspace(name) {
   return (file) => path.join(dir, file);
 }
 
+/** What it printed. */
 export function attune(...args) {
-  const r = spawnSync(process.execPath, [path.join(root, "dist/cli/main.js"), ...args], { encoding: "utf8" });
+  const r = spawnSync(process.execPath, [path.join(root, "dist/cli/main.js"), ...args], { encoding: "utf8", maxBuffer: 2 ** 28 });
   if (r.status !== 0) throw new Error(`attune ${args[0]}: ${r.stderr.trim().split("\n").at(-1)}`);
+  return r.stdout;
+}
+
+/** The tiny model of the checks beside the CPU, in the folder `at("model")`. */
+export function tinyModel(at) {
+  const config = JSON.parse(fs.readFileSync(`${recipe}/model/config.json`, "utf8"));
+  Object.assign(config, { num_hidden_layers: 2, hidden_size: 128, intermediate_size: 192, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 64 });
+  fs.writeFileSync(at("config.json"), JSON.stringify(config));
+  attune("init", "--config", at("config.json"), "--tokenizer", `${recipe}/model`, "--output_dir", at("model"), "--seed", "1");
 }
 
 /** `attune TASK` on a run file of these settings. What metrics.jsonl says of its steps. */

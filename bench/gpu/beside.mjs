@@ -1,14 +1,11 @@
 // Ten steps of a tiny model on a device and on the CPU: node bench/gpu/beside.mjs sft|dpo float32|bfloat16 cuda|simt. One JSON line: the worst
 // relative difference of a loss or gradient norm, and whether a second run on the device gave the same bits.
 import fs from "node:fs";
-import { attune, recipe, train, workspace } from "./attune.mjs";
+import { recipe, tinyModel, train, workspace } from "./attune.mjs";
 
 const [, , task, dtype, device] = process.argv;
 const at = workspace("beside");
-const config = JSON.parse(fs.readFileSync(`${recipe}/model/config.json`, "utf8"));
-Object.assign(config, { num_hidden_layers: 2, hidden_size: 128, intermediate_size: 192, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 64 });
-fs.writeFileSync(at("config.json"), JSON.stringify(config));
-attune("init", "--config", at("config.json"), "--tokenizer", `${recipe}/model`, "--output_dir", at("model"), "--seed", "1");
+tinyModel(at);
 fs.writeFileSync(at("data.jsonl"), fs.readFileSync(`${recipe}/data/${task}.jsonl`, "utf8").split("\n").slice(0, 24).join("\n"));
 
 const ten = (on, name) =>

@@ -7,10 +7,7 @@ const bench = (name, op, flags, match) => ({
 });
 const torch = (only) => ({ name: `torch-${only}`, seconds: 90, read: "json", peer: true, command: ["{python}", "bench/peer/torch_ops.py", "--only", only] });
 const beside = (task, dtype, seconds) => ({ name: `${task}-${dtype}`, seconds, read: "json", command: ["{node}", "bench/gpu/beside.mjs", task, dtype, "{device}"] });
-const sanitize = (tool, seconds, only) => ({
-  name: `${tool}${only ? `-${only}` : ""}`, seconds, read: "check",
-  command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--skip-nan", ...(only ? ["--only", only] : [])],
-});
+const sanitize = (tool, seconds) => ({ name: tool, seconds, read: "check", command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--skip-nan"] });
 const model = { "0.5b": "bench/gpu/qwen-0.5b.json", "8b-shapes": "bench/gpu/llama-8b.json" };
 const steps = (name, task, budget, n) => ({ name: `${name}-${task}`, seconds: 120, read: "json", match: { task, model: name }, command: ["{node}", "bench/gpu/steps.mjs", task, model[name], budget, n, "{device}"] });
 const torchSteps = (name, task, micro, ...more) => ({
@@ -25,13 +22,15 @@ export function parts(device) {
     { name: "probes", seconds: 60, read: "check", command: [`${B}/attune-probes`] },
     { name: "ops", seconds: small ? 300 : 90, read: "check", command: [`${B}/attune-check`, "{bundle}", ...(small ? ["--only", "rms_norm"] : [])] },
     { name: "rows", seconds: small ? 300 : 60, read: "check", command: [`${B}/attune-rows`, ...(small ? ["--only", "swiglu"] : [])] },
+    { name: "large", seconds: small ? 300 : 60, read: "check", command: [`${B}/attune-large`, ...(small ? ["262144"] : [])] },
+    { name: "answers", seconds: small ? 300 : 60, read: "json", command: ["{node}", "bench/gpu/answers.mjs", "{device}"] },
     beside("sft", "float32", small ? 300 : 60),
     beside("dpo", "float32", small ? 300 : 60),
     beside("sft", "bfloat16", small ? 300 : 60),
     beside("dpo", "bfloat16", small ? 300 : 60),
   ];
   if (small) return [...checks, bench("bench-rms-norm", "rms_norm", "--tokens 8 --hidden 64", { tokens: 8, hidden: 64 })];
-  const tools = [sanitize("memcheck", 120), ...["attention", "linear_logprob", "rms_norm"].map((op) => sanitize("racecheck", 60, op))];
+  const tools = [sanitize("memcheck", 120), sanitize("racecheck", 180)];
   const attention = (tokens, heads, dim, mask) =>
     ["attention", "attention_backward"].map((op) =>
       bench(`bench-${op}-${tokens}-${dim}-${mask}`, op, `--tokens ${tokens} --heads ${heads} --head-dim ${dim} --mask ${mask}`, { tokens, heads, dim, mask }));

@@ -7,7 +7,7 @@ import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { root } from "./attune.mjs";
 
-export const programs = ["attune-check", "attune-probes", "attune-rows"];
+export const programs = ["attune-check", "attune-probes", "attune-rows", "attune-large"];
 
 export function prepare(device) {
   const sh = (command, ...args) => execFileSync(command, args, { cwd: root, stdio: ["ignore", 2, 2] });
