@@ -104,6 +104,8 @@ export interface Addon {
   compiler(): string;
   gpus(): Gpus | undefined;
   peakRss(): number;
+  choices(h: Handle): Promise<string>;
+  adopt(h: Handle, choices: string): Promise<boolean>;
 }
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), "../..");

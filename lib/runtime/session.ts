@@ -156,6 +156,19 @@ export class Session {
     return typed(() => this.addon.peak(this.handle));
   }
 
+  /**
+   * What a library chose for this session's matrix products so far, as text: on a GPU their bits depend on it. Empty where there is nothing to choose.
+   * A session that goes on with another's work adopts it before its first run.
+   */
+  async choices(): Promise<string> {
+    return typed(() => this.addon.choices(this.handle));
+  }
+
+  /** Goes on with another session's `choices`. False, and nothing is taken, where another GPU or another version of the library made them. */
+  async adopt(choices: string): Promise<boolean> {
+    return typed(() => this.addon.adopt(this.handle, choices));
+  }
+
   /** Writes whole rows of a shared buffer, from `rowStart` on. The array is copied before this returns. */
   async write(buffer: string, from: HostArray, options: { readonly rowStart?: number } = {}): Promise<void> {
     await typed(() => this.addon.write(this.handle, buffer, from, options.rowStart ?? 0));

@@ -58,7 +58,7 @@ export class Run {
       }
       await takeRunFolder(folder);
       if (folder.checkpoint) {
-        await restore(trainer, folder.checkpoint.dir, folder.checkpoint.state);
+        await restore(trainer, folder.checkpoint.dir, folder.checkpoint.state, hooks.log);
         means.load(folder.checkpoint.state.extra);
         hooks.log(`resumed from step ${trainer.step}`);
       }

@@ -197,6 +197,28 @@ Napi::Value profile(const Info& info) {
   return w.push(std::move(c));
 }
 
+// choices(handle) -> Promise<string>: what libraries chose for this session's products
+Napi::Value choices(const Info& info) {
+  Worker& w = open_worker_of(info);
+  auto found = std::make_shared<std::string>();
+  auto c = command(info);
+  c->work = [found](Session& session, const Cancel&) { return *found = session.choices(), Status::good(); };
+  c->result = [found](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *found); };
+  return w.push(std::move(c));
+}
+
+// adopt(handle, choices) -> Promise<boolean>
+Napi::Value adopt(const Info& info) {
+  Worker& w = open_worker_of(info);
+  auto taken = std::make_shared<bool>(false);
+  auto c = command(info);
+  c->work = [taken, text = text_arg(info.Env(), info[1], "choices")](Session& session, const Cancel&) {
+    return *taken = session.adopt(text), Status::good();
+  };
+  c->result = [taken](Napi::Env env) -> Napi::Value { return Napi::Boolean::New(env, *taken); };
+  return w.push(std::move(c));
+}
+
 // peak(handle) -> Promise<{float32, bfloat16, copy}>
 Napi::Value peak(const Info& info) {
   Worker& w = open_worker_of(info);
@@ -372,7 +394,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
                    {"cancel", cancel},       {"close", close},
                    {"scratch", scratch},     {"countNonfinite", count_nonfinite},
                    {"cpuInfo", cpu_info},    {"gpus", gpus}, {"compiler", compiler},    {"peakRss", most_memory}, {"device", device_name},
-                   {"peak", peak}};
+                   {"peak", peak},           {"choices", choices},
+                   {"adopt", adopt}};
   for (const auto& f : functions) exports.Set(f.name, Napi::Function::New(env, f.call, f.name));
   Napi::Array ops = Napi::Array::New(env, kOpCount);
   for (uint32_t i = 0; i < kOpCount; ++i) ops.Set(i, kOps[i].name);

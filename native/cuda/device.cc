@@ -12,7 +12,7 @@
 
 #include "../runtime/machine.h"
 #include "../runtime/op_info.h"
-#include "common/cublaslt.h"
+#include "common/cublaslt_choices.h"
 #include "common/open.h"
 #include "kernels.h"
 #include "peak.h"
@@ -32,6 +32,7 @@ struct Line {
   cudaStream_t stream = nullptr;
   bool waits = false;  // for each kernel
   std::string lost;    // what it said when it was lost
+  cuda::lt::Choices choices;
 
   ~Line() {
     if (stream != nullptr) cudaStreamDestroy(stream);
@@ -91,6 +92,7 @@ class CudaRecording final : public Recording {
     for (size_t i = 0; i < calls_.size(); ++i) {
       cuda::Stream launches(line_.stream, line_.device);
       launches.use_scratch(calls_[i].scratch);
+      launches.use_choices(&line_.choices);
       launches.wait_for_each(waits);
       cuda::run(calls_[i].opcode, calls_[i].args, launches);
       if (!launches.ok())
@@ -188,6 +190,8 @@ class CudaMachine final : public Machine {
     if (Status s = line_.alive(); !s.ok()) return s;
     return line_.told("run", cudaStreamSynchronize(line_.stream));
   }
+  std::string choices() const override { return line_.choices.text(); }
+  bool adopt(const std::string& choices) override { return line_.choices.adopt(choices); }
   std::unique_ptr<Recording> record(std::vector<Call> calls) override { return std::make_unique<CudaRecording>(std::move(calls), line_); }
   Peak peak() override {
 #ifdef ATTUNE_SIMT

@@ -44,6 +44,10 @@ class Machine {
   virtual Memory staging(int64_t bytes) = 0;
   virtual Status refusal() const = 0;  // why the last memory that was asked for came back empty
   virtual Peak peak() = 0;
+  // What a library chose for this session's calls, on which their bits depend, as text; empty where nothing was chosen. A session that goes on
+  // with another's work adopts it before its first run; false where this device or its library is not the one that chose.
+  virtual std::string choices() const = 0;
+  virtual bool adopt(const std::string& choices) = 0;
 };
 
 }  // namespace attune

@@ -95,6 +95,10 @@ class Session {
 
   Peak peak() { return machine_ ? machine_->peak() : device_->peak(*pool_); }  // what the device can do at most, measured now
 
+  // Of a device with memory of its own (machine.h); elsewhere there is nothing to choose.
+  std::string choices() const { return machine_ ? machine_->choices() : ""; }
+  bool adopt(const std::string& choices) { return machine_ ? machine_->adopt(choices) : false; }
+
   const Device& device() const { return *device_; }
   int threads() const { return pool_->threads(); }
   int64_t arena_bytes() const { return arena_.bytes(); }

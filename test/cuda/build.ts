@@ -5,6 +5,7 @@ import { root } from "../runtime/tools.ts";
 
 export const addon = join(root, "build-simt/Release/attune.node");
 export const check = join(root, "build-simt/attune-check");
+export const standIn = join(root, "build-simt/Release/cublaslt_stand_in.so");
 
 const runs = (command: string): boolean => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
 
@@ -15,5 +16,5 @@ export const unbuildable: string | null =
 export function build(): void {
   const run = (command: string, ...args: string[]): unknown => execFileSync(command, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   run(process.execPath, "scripts/install.mjs", "--device", "simt");
-  run("cmake", "--build", "build-simt", "--target", "attune-check", "--parallel", "2");
+  run("cmake", "--build", "build-simt", "--target", "attune-check", "cublaslt_stand_in", "--parallel", "2");
 }

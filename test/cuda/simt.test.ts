@@ -1,84 +1,22 @@
-// native/cuda on the emulator: every op's cases, whole SFT and DPO runs beside `cpu`, and what happens when the device fails.
-// `npm run test:simt` takes 10 steps instead of 2.
+// native/cuda on the emulator: every op's cases, whole SFT and DPO runs beside `cpu`, products by a stand-in for cuBLASLt, and what happens when
+// the device fails. `npm run test:simt` takes 10 steps instead of 2.
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { initModel } from "#lib/io/init.js";
 import { attune, type Ran } from "../cli/attune.ts";
-import { bundle } from "../ops/bundle.ts";
 import { root } from "../runtime/tools.ts";
-import { addon, build, check, unbuildable } from "./build.ts";
+import { build, check, standIn, unbuildable } from "./build.ts";
+import { alike, clean, command, dir, done, env, prepare, read, run, steps, type Way } from "./runs.ts";
 
-const steps = Number(process.env["ATTUNE_SIMT_STEPS"] ?? 2);
-const dir = mkdtempSync(join(tmpdir(), "attune-simt-"));
-afterAll(() => rmSync(dir, { recursive: true, force: true }));
-const recipe = join(root, "examples/quickstart");
-const env = { ...process.env, ATTUNE_ADDON: addon, XDG_CACHE_HOME: join(dir, "cache") };
+afterAll(clean);
 if (unbuildable !== null) console.warn(`test/cuda: skipped, ${unbuildable}`);
-
-async function model(headSize: number, heads: number, layers: number): Promise<void> {
-  const config = JSON.parse(readFileSync(join(recipe, "model/config.json"), "utf8")) as Record<string, unknown>;
-  const sizes = { hidden_size: 64, intermediate_size: 96, num_hidden_layers: layers, num_attention_heads: heads, num_key_value_heads: heads / 2, head_dim: headSize };
-  const configPath = join(dir, `config-${headSize}.json`);
-  writeFileSync(configPath, JSON.stringify({ ...config, ...sizes }));
-  await initModel({ configPath, tokenizerDir: join(recipe, "model"), outputDir: join(dir, `model-${headSize}`), seed: 1, version: "test" });
-}
-
-interface Way {
-  readonly task?: "sft" | "dpo";
-  readonly headSize?: number;
-  readonly env?: NodeJS.ProcessEnv;
-  readonly [key: string]: unknown;
-}
-function run(out: string, { task = "sft", headSize = 64, env: more, ...flags }: Way): Promise<Ran> {
-  const file = join(dir, `${out}.json`);
-  const base = { model: join(dir, `model-${headSize}`), dataset: join(dir, `${task}.jsonl`), output_dir: join(dir, out), max_steps: steps };
-  const pace = { batch_size: 4, tokens_per_batch: 96, max_length: 64, logging_steps: 1, learning_rate: 2e-3, seed: 3, device: "simt", dtype: "float32" };
-  writeFileSync(file, JSON.stringify({ ...base, ...pace, ...flags }));
-  return attune([task, file], { env: { ...env, ...more } });
-}
-async function done(out: string, way: Way): Promise<{ metrics: Record<string, number>[]; sha: string; weights: Float64Array }> {
-  const ran = await run(out, way);
-  expect(ran.code, ran.stderr).toBe(0);
-  const lines = readFileSync(join(dir, out, "metrics.jsonl"), "utf8").trim().split("\n");
-  const file = readFileSync(join(dir, out, "model.safetensors"));
-  const metrics = lines.map((l) => JSON.parse(l) as Record<string, number>).filter((m) => m["grad_norm"] !== undefined);
-  return { metrics, sha: createHash("sha256").update(file).digest("hex"), weights: weightsOf(file) };
-}
-
-/** All elements of a file of float32 or bfloat16, in its order. */
-function weightsOf(file: Buffer): Float64Array {
-  const head = Number(file.readBigUInt64LE(0));
-  const bf16 = file.toString("utf8", 8, 8 + head).includes('"BF16"');
-  const data = file.subarray(8 + head);
-  const width = bf16 ? 2 : 4;
-  return Float64Array.from({ length: data.length / width }, (_, i) => {
-    if (!bf16) return data.readFloatLE(4 * i);
-    return new Float32Array(Uint32Array.of(data.readUInt16LE(2 * i) << 16).buffer)[0]!;
-  });
-}
-function apart(a: Float64Array, b: Float64Array): number {
-  let difference = 0;
-  let whole = 0;
-  a.forEach((x, i) => ((difference += (x - b[i]!) ** 2), (whole += x * x)));
-  return Math.sqrt(difference / whole);
-}
 
 describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
   beforeAll(async () => {
     build();
-    mkdirSync(join(dir, "cache"));
-    await model(64, 4, 2);
-    await model(128, 2, 1);
-    for (const name of ["sft", "dpo"]) {
-      const rows = readFileSync(join(recipe, `data/${name}.jsonl`), "utf8").split("\n").slice(0, 16);
-      writeFileSync(join(dir, `${name}.jsonl`), rows.join("\n"));
-    }
-    writeFileSync(join(dir, "ops.bundle"), bundle());
+    await prepare();
   }, 600_000);
 
   test.each([
@@ -107,14 +45,71 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
       const list = await done(`${name}-list`, { ...way, env: { ATTUNE_CUDA_BLOCKING: "1" } });
       expect(list.sha).toBe(graph.sha);
       const older = await done(`${name}-80`, { ...way, env: { ATTUNE_SIMT_ARCH: "80" } });
-      for (const simt of [graph, older]) {
-        expect(simt.metrics.length).toBe(steps);
-        simt.metrics.forEach((m, i) => {
-          for (const key of ["loss", "grad_norm"]) expect(Math.abs(m[key]! / cpu.metrics[i]![key]! - 1), `${key} of step ${i + 1}`).toBeLessThan(tolerance);
-        });
-        expect(apart(cpu.weights, simt.weights)).toBeLessThan(tolerance);
-      }
+      expect(cpu.metrics.length).toBe(steps);
+      for (const simt of [graph, older]) alike(cpu, simt, tolerance);
     }, 900_000);
+  });
+
+  test("those runs accumulate micro-batches, and DPO's prompts are shared", async () => {
+    interface Profile {
+      readonly ops: readonly { readonly op: string; readonly calls: number }[];
+    }
+    for (const task of ["sft", "dpo"] as const) {
+      const { ops } = await command<Profile>("profile", { task, device: "cpu" }, "--steps", "1");
+      expect(ops.find((r) => r.op === "rope_table")!.calls, task).toBeGreaterThanOrEqual(2); // once a micro-batch
+    }
+    const flops = async (share: boolean): Promise<number> => (await command<{ flops_per_step: number }>("plan", { task: "dpo", device: "cpu", prompt_trees: share, tokens_per_batch: 128 })).flops_per_step;
+    expect(await flops(true)).toBeLessThan(0.95 * (await flops(false)));
+  }, 60_000);
+
+  describe("products by cuBLASLt's stand-in", () => {
+    const lt = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({ ATTUNE_CUBLASLT: standIn, ...more });
+
+    test.each([0, 1, 2])("every product's cases, by its algorithm %i", async (first) => {
+      const { stdout } = await promisify(execFile)(check, [join(dir, "ops.bundle"), "--only", "gemm"], { env: { ...process.env, ...lt({ ATTUNE_STAND_IN_FIRST: `${first}` }) } });
+      expect(stdout).toMatch(/[1-9]\d* cases passed, 0 failed/);
+    });
+
+    test.each([
+      ["sft", "float32", 1e-4],
+      ["dpo", "bfloat16", 1e-2],
+    ] as const)("%s in %s is what cpu gives, from a graph as from a list; another order of the sums has other bits", async (task, dtype, tolerance) => {
+      const way: Way = { task, dtype, env: lt() };
+      const cpu = await done(`lt-${task}-cpu`, { ...way, device: "cpu" });
+      const graph = await done(`lt-${task}-graph`, way);
+      alike(cpu, graph, tolerance);
+      expect((await done(`lt-${task}-list`, { ...way, env: lt({ ATTUNE_CUDA_BLOCKING: "1" }) })).sha).toBe(graph.sha);
+      const other = await done(`lt-${task}-other`, { ...way, env: lt({ ATTUNE_STAND_IN_FIRST: "1" }) });
+      alike(cpu, other, tolerance);
+      expect(other.sha).not.toBe(graph.sha);
+    });
+
+    test("a resumed run multiplies as its checkpoint says, and says so where it cannot", async () => {
+      const way: Way = { max_steps: 4, save_steps: 2 };
+      const whole = await done("lt-whole", { ...way, env: lt() });
+      for (const [out, more, says] of [
+        ["lt-moved", { ATTUNE_STAND_IN_FIRST: "1", XDG_CACHE_HOME: join(dir, "elsewhere") }, false],
+        ["lt-newer", { ATTUNE_STAND_IN_VERSION: "130200" }, true],
+      ] as const) {
+        const stopped = await run(out, { ...way, env: lt({ ATTUNE_SIMT_FAIL: "lost:600" }) });
+        expect(stopped.code).toBe(5);
+        const { code, stderr } = await run(out, { ...way, resume: true, env: lt(more) });
+        expect(code, stderr).toBe(0);
+        expect(stderr.includes("from now on its bits may differ from those of the run never stopped")).toBe(says);
+        if (!says) expect(read(out).sha).toBe(whole.sha);
+      }
+    });
+
+    test("is looked for in Python's packages too", async () => {
+      const lib = join(dir, "venv/lib/python3.11/site-packages/nvidia/cu13/lib");
+      mkdirSync(lib, { recursive: true });
+      mkdirSync(join(dir, "venv/bin"));
+      copyFileSync(standIn, join(lib, "libcublasLt.so.13"));
+      const told = async (more: NodeJS.ProcessEnv): Promise<string> => (await attune(["doctor"], { env: { ...env, CUDA_HOME: join(dir, "none"), ...more } })).stdout;
+      expect(await told({ VIRTUAL_ENV: join(dir, "venv") })).toContain(`cuBLASLt 13.1.0 (${lib}/libcublasLt.so.13)`);
+      expect(await told({ PATH: `${join(dir, "venv/bin")}:${process.env["PATH"]}` })).toContain("nvidia/cu13/lib/libcublasLt.so.13)");
+      expect(await told({ ATTUNE_CUBLASLT: join(dir, "nothing.so") })).toMatch(/cublaslt +none: ATTUNE_CUBLASLT can't be opened: .*nothing\.so/);
+    });
   });
 
   describe("a device that fails", () => {

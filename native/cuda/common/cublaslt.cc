@@ -2,9 +2,11 @@
 #include "cublaslt.h"
 
 #include <dlfcn.h>
+#include <glob.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <vector>
 
 #include "cublaslt_library.h"
@@ -13,36 +15,62 @@ namespace attune::cuda {
 namespace lt {
 namespace {
 
-// ATTUNE_CUBLASLT names the file ("off": none); else the loader's own search, then CUDA_HOME.
-void* open_library(std::string* file) {
+// Files of Python's packages (nvidia/*/lib), of every Python that this environment would start; none is started.
+void add_python_places(std::vector<std::string>* places) {
+  std::vector<std::string> prefixes;
+  for (const char* name : {"VIRTUAL_ENV", "CONDA_PREFIX"})
+    if (const char* value = std::getenv(name)) prefixes.emplace_back(value);
+  if (const char* home = std::getenv("HOME")) prefixes.push_back(std::string(home) + "/.local");
+  std::stringstream path(std::getenv("PATH") ? std::getenv("PATH") : "");
+  for (std::string folder; std::getline(path, folder, ':');) prefixes.push_back(folder + "/..");
+  for (const char* major : {"13", "12"})
+    for (const std::string& prefix : prefixes)
+      for (const char* packages : {"site-packages", "dist-packages"}) {
+        glob_t found;
+        if (glob((prefix + "/lib/python3*/" + packages + "/nvidia/*/lib/libcublasLt.so." + major).c_str(), 0, nullptr, &found) == 0)
+          places->insert(places->end(), found.gl_pathv, found.gl_pathv + found.gl_pathc);
+        globfree(&found);
+      }
+}
+
+// ATTUNE_CUBLASLT names the file ("off": none); else the loader's own search, CUDA_HOME, Python's packages.
+void* open_library(std::string* file, std::string* why) {
   std::vector<std::string> places;
   const char* given = std::getenv("ATTUNE_CUBLASLT");
   if (given != nullptr && *given != 0) {
-    if (std::strcmp(given, "off") == 0) return nullptr;
+    if (std::strcmp(given, "off") == 0) return *why = "ATTUNE_CUBLASLT is off", nullptr;
     places = {given};
   } else {
     places = {"libcublasLt.so.13", "libcublasLt.so.12"};
     const char* home = std::getenv("CUDA_HOME");
-    for (const std::string& folder : {std::string(home ? home : "/usr/local/cuda"), std::string("/usr/local/cuda-13.0")})
-      for (const char* major : {"13", "12"}) places.push_back(folder + "/lib64/libcublasLt.so." + major);
+    for (const char* major : {"13", "12"}) places.push_back(std::string(home ? home : "/usr/local/cuda") + "/lib64/libcublasLt.so." + major);
+    add_python_places(&places);
   }
   for (const std::string& place : places) {
     if (void* found = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) {
       *file = place;
       return found;
     }
+    if (places.size() == 1) *why = std::string("ATTUNE_CUBLASLT can't be opened: ") + dlerror();
   }
+  if (why->empty())
+    *why = "no libcublasLt.so.13 or .12 was found (ATTUNE_CUBLASLT=FILE names one; the CUDA toolkit and the pip package nvidia-cublas carry it)";
   return nullptr;
 }
 
 Library load() {
   Library l;
-  std::string file;
-  void* opened = open_library(&file);
+  std::string file, why;
+  void* opened = open_library(&file, &why);
   if (opened == nullptr) {
-    l.name = "none: no libcublasLt.so.13 or .12 was found (ATTUNE_CUBLASLT=FILE names one; the CUDA toolkit and the pip package nvidia-cublas carry it)";
+    l.name = "none: " + why;
     return l;
   }
+#ifdef ATTUNE_SIMT
+  // Its stand-in (native/simt/stand_in) works in the emulator's streams.
+  if (void* attach = dlsym(opened, "attuneStandInAttach"))
+    reinterpret_cast<void (*)(cudaError_t (*)(cudaStream_t, cudaHostFn_t, void*))>(attach)(cudaLaunchHostFunc);
+#endif
   bool all = true;
   const auto get = [&](const char* name, auto* into) {
     void* symbol = dlsym(opened, (std::string("cublasLt") + name).c_str());

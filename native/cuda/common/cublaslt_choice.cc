@@ -1,18 +1,14 @@
-// Which of cuBLASLt's algorithms multiplies: the fastest of those it proposes, timed once on the operands at hand and kept in a file
-// beside attune's other caches, one for each GPU and version of the library. Two algorithms sum in two orders, so the file is also what makes
-// a later run give an earlier one's bits. ATTUNE_CUBLASLT_TUNE=off takes the library's first proposal and keeps nothing.
+// Choosing an algorithm for a product: the session's own choice, that of the machine's file, or the fastest of those that cuBLASLt proposes, timed
+// once on the operands at hand. The file stands beside attune's other caches, one for each GPU and version of the library.
+// ATTUNE_CUBLASLT_TUNE=off takes the library's first proposal and keeps nothing.
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <map>
-#include <mutex>
 
-#include "cublaslt_library.h"
+#include "cublaslt_choices.h"
 
 namespace attune::cuda::lt {
 namespace {
@@ -21,8 +17,7 @@ constexpr int kProposals = 8, kTimed = 3;
 constexpr double kWorthTiming = 1e8;    // operations: smaller products take the first proposal
 constexpr double kClearlyFaster = 0.98;  // of the first proposal's time
 
-// m, n, k, ta, tb, dtypes, onto, bias
-using Key = std::array<int64_t, 8>;
+using Key = Choices::Key;
 
 Key key_of(const Gemm& g) {
   return {g.y.shape[0], g.y.shape[1], g.a.shape[g.ta != 0 ? 0 : 1], g.ta != 0, g.tb != 0,
@@ -30,74 +25,43 @@ Key key_of(const Gemm& g) {
           g.bias ? 1 + static_cast<int64_t>(g.bias.dtype) : 0};
 }
 
-// The file's choices, read once; a line is the key's eight numbers and the algorithm's eight words.
-class Choices {
- public:
-  bool find(const Key& key, Algorithm* out) const {
-    const auto at = all_.find(key);
-    if (at == all_.end()) return false;
-    *out = at->second;
-    return true;
-  }
-  void keep(const Key& key, const Algorithm& algorithm, bool timed) {
-    all_[key] = algorithm;
-    if (!timed || path_.empty()) return;
-    if (std::FILE* f = std::fopen(path_.c_str(), "a")) {  // one short write: lines of two processes do not mix
-      const std::string line = text(key, algorithm);
-      std::fwrite(line.data(), 1, line.size(), f);
-      std::fclose(f);
-    }
-  }
-  void open() {
-    if (opened_) return;
-    opened_ = true;
-    int device = 0;
-    cudaDeviceProp p;
-    if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&p, device) != cudaSuccess) return;
-    const char* cache = std::getenv("XDG_CACHE_HOME");
-    const char* home = std::getenv("HOME");
-    if ((cache == nullptr || *cache == 0) && (home == nullptr || *home == 0)) return;
-    std::string folder = cache && *cache ? cache : std::string(home) + "/.cache";
-    for (const char* part : {"", "/attune", "/cublaslt"}) mkdir((folder += part).c_str(), 0777);
-    std::string name = std::string(p.name) + "-" + std::to_string(library().GetVersion());
-    std::replace(name.begin(), name.end(), ' ', '-');
-    std::replace(name.begin(), name.end(), '/', '-');
-    path_ = folder + "/" + name;
-    if (std::FILE* f = std::fopen(path_.c_str(), "r")) {
-      char line[512];
-      while (std::fgets(line, sizeof line, f) != nullptr) parse(line);
-      std::fclose(f);
-    }
-  }
+bool tunes() {
+  const char* tune = std::getenv("ATTUNE_CUBLASLT_TUNE");
+  return tune == nullptr || std::strcmp(tune, "off") != 0;
+}
 
- private:
-  static std::string text(const Key& key, const Algorithm& algorithm) {
-    std::string s;
-    char word[32];
-    for (int64_t v : key) {
-      std::snprintf(word, sizeof word, "%lld ", static_cast<long long>(v));
-      s += word;
-    }
-    for (uint64_t v : algorithm.data) {
-      std::snprintf(word, sizeof word, "%016llx ", static_cast<unsigned long long>(v));
-      s += word;
-    }
-    s.back() = '\n';
-    return s;
+// GPU and version, as a file's name and a text's first line; empty where the GPU does not answer.
+std::string made_by() {
+  int device = 0;
+  cudaDeviceProp p;
+  if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&p, device) != cudaSuccess) return "";
+  std::string name = std::string(p.name) + "-" + std::to_string(library().GetVersion());
+  std::replace(name.begin(), name.end(), ' ', '-');
+  std::replace(name.begin(), name.end(), '/', '-');
+  return name;
+}
+
+// A line: the key's eight numbers and the algorithm's eight words.
+std::string line_of(const Key& key, const Algorithm& algorithm) {
+  std::string s;
+  char word[32];
+  for (int64_t v : key) {
+    std::snprintf(word, sizeof word, "%lld ", static_cast<long long>(v));
+    s += word;
   }
-  // The first line of a key counts: a run that began with it goes on with it.
-  void parse(const char* line) {
-    Key key;
-    Algorithm algorithm;
-    char* at = const_cast<char*>(line);
-    for (int64_t& v : key) v = std::strtoll(at, &at, 10);
-    for (uint64_t& v : algorithm.data) v = std::strtoull(at, &at, 16);
-    if (*at == '\n') all_.emplace(key, algorithm);
+  for (uint64_t v : algorithm.data) {
+    std::snprintf(word, sizeof word, "%016llx ", static_cast<unsigned long long>(v));
+    s += word;
   }
-  std::map<Key, Algorithm> all_;
-  std::string path_;
-  bool opened_ = false;
-};
+  s.back() = '\n';
+  return s;
+}
+bool parse(const char* line, Key* key, Algorithm* algorithm) {
+  char* at = const_cast<char*>(line);
+  for (int64_t& v : *key) v = std::strtoll(at, &at, 10);
+  for (uint64_t& v : algorithm->data) v = std::strtoull(at, &at, 16);
+  return at != line && *at == '\n';
+}
 
 // The index of the fastest proposal. y is left alone: the products go to memory of their own.
 int fastest(const Product& product, const Gemm& g, const Found* found, int count, Stream& stream) {
@@ -134,13 +98,72 @@ int fastest(const Product& product, const Gemm& g, const Found* found, int count
 
 }  // namespace
 
+void Choices::open() {
+  if (opened_) return;
+  opened_ = true;
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  const char* home = std::getenv("HOME");
+  const std::string name = made_by();
+  if (name.empty() || ((cache == nullptr || *cache == 0) && (home == nullptr || *home == 0))) return;
+  std::string folder = cache && *cache ? cache : std::string(home) + "/.cache";
+  for (const char* part : {"", "/attune", "/cublaslt"}) mkdir((folder += part).c_str(), 0777);
+  path_ = folder + "/" + name;
+  if (std::FILE* f = std::fopen(path_.c_str(), "r")) {
+    char line[512];
+    Key key;
+    Algorithm algorithm;
+    while (std::fgets(line, sizeof line, f) != nullptr)
+      if (parse(line, &key, &algorithm)) file_.emplace(key, algorithm);  // the first line of a key counts
+    std::fclose(f);
+  }
+}
+
+bool Choices::find(const Key& key, Algorithm* out) {
+  if (const auto at = used_.find(key); at != used_.end()) return *out = at->second, true;
+  if (!tunes()) return false;
+  open();
+  const auto at = file_.find(key);
+  if (at == file_.end()) return false;
+  used_[key] = *out = at->second;
+  return true;
+}
+
+void Choices::keep(const Key& key, const Algorithm& algorithm, bool timed) {
+  used_[key] = algorithm;
+  if (!timed || path_.empty()) return;
+  if (std::FILE* f = std::fopen(path_.c_str(), "a")) {  // one short write: lines of two processes do not mix
+    const std::string line = line_of(key, algorithm);
+    std::fwrite(line.data(), 1, line.size(), f);
+    std::fclose(f);
+  }
+}
+
+std::string Choices::text() const {
+  if (used_.empty()) return "";
+  std::string all = made_by() + "\n";
+  for (const auto& [key, algorithm] : used_) all += line_of(key, algorithm);
+  return all;
+}
+
+bool Choices::adopt(const std::string& text) {
+  const size_t first = text.find('\n');
+  if (first == std::string::npos || !library() || text.substr(0, first) != made_by()) return false;
+  std::map<Key, Algorithm> all;
+  for (size_t at = first + 1; at < text.size();) {
+    const size_t end = text.find('\n', at);
+    Key key;
+    Algorithm algorithm;
+    if (end == std::string::npos || !parse(text.substr(at, end + 1 - at).c_str(), &key, &algorithm)) return false;
+    all[key] = algorithm;
+    at = end + 1;
+  }
+  used_ = std::move(all);
+  return true;
+}
+
 bool choose(const Product& product, const Gemm& g, Stream& stream, Algorithm* out) {
-  static Choices choices;
-  static std::mutex lock;
-  const std::lock_guard<std::mutex> held(lock);
-  const char* tune = std::getenv("ATTUNE_CUBLASLT_TUNE");
-  const bool tunes = tune == nullptr || std::strcmp(tune, "off") != 0;
-  if (tunes) choices.open();
+  static Choices of_process;  // for who multiplies without a session
+  Choices& choices = stream.choices() != nullptr ? *stream.choices() : of_process;
   const Key key = key_of(g);
   if (choices.find(key, out)) return true;
   Found found[kProposals];
@@ -149,7 +172,7 @@ bool choose(const Product& product, const Gemm& g, Stream& stream, Algorithm* ou
   cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
   cudaStreamIsCapturing(stream.handle(), &capturing);
   const double operations = 2.0 * static_cast<double>(key[0]) * static_cast<double>(key[1]) * static_cast<double>(key[2]);
-  const bool timed = tunes && capturing == cudaStreamCaptureStatusNone && operations >= kWorthTiming;
+  const bool timed = tunes() && capturing == cudaStreamCaptureStatusNone && operations >= kWorthTiming;
   *out = found[timed ? fastest(product, g, found, count, stream) : 0].algorithm;
   choices.keep(key, *out, timed);
   return true;

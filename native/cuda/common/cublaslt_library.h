@@ -121,8 +121,8 @@ class Product {
   bool good_ = true;
 };
 
-// The algorithm of a product: from this process, from the file of this machine's choices, or timed now, unless a graph is being
-// captured: then the library's first proposal. False: there is none.
+// The algorithm of a product: of the stream's choices, of this machine's file, or timed now, unless a graph is being captured: then the
+// library's first proposal. False: there is none.
 bool choose(const Product& product, const Gemm& g, Stream& stream, Algorithm* out);
 
 }  // namespace attune::cuda::lt

@@ -19,6 +19,10 @@ struct Properties {
   int64_t shared = 0;        // bytes of shared memory that a block may opt in to
 };
 
+namespace lt {
+class Choices;
+}
+
 class Stream {
  public:
   Stream(cudaStream_t handle, const Properties& device) : handle_(handle), device_(device) {}
@@ -28,6 +32,9 @@ class Stream {
   // The instruction's scratch, 256-byte aligned: what the op's scratch function asked for.
   template <class T> T* scratch() const { return static_cast<T*>(scratch_); }
   void use_scratch(void* data) { scratch_ = data; }
+  // What was chosen for the session's products; null: what the process chose.
+  lt::Choices* choices() const { return choices_; }
+  void use_choices(lt::Choices* choices) { choices_ = choices; }
   // Each kernel is waited for, so that one that fails is known by its name. Slow; not during a capture.
   void wait_for_each(bool wanted) { waits_ = wanted; }
 
@@ -60,6 +67,7 @@ class Stream {
   cudaStream_t handle_;
   const Properties& device_;
   void* scratch_ = nullptr;
+  lt::Choices* choices_ = nullptr;
   bool waits_ = false;
   std::string failure_;
 };
