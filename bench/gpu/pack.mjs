@@ -7,14 +7,15 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { brotliCompressSync, constants } from "node:zlib";
 import { root } from "./attune.mjs";
-import { prepare, programs } from "./prepare.mjs";
+import { prepare } from "./prepare.mjs";
+import { programs } from "./programs.mjs";
 
 const { device } = parseArgs({ options: { device: { type: "string", default: "cuda" } } }).values;
 const out = path.join(root, "build-gpu");
 const [pack, app] = [path.join(out, "attune-gpu"), path.join(out, "app")];
 const sh = (command, ...args) => execFileSync(command, args, { cwd: root, stdio: "inherit" });
 const packages = [
-  "@huggingface/jinja", "ansi-regex", "cli-progress", "commander", "emoji-regex", "is-fullwidth-code-point", "string-width", "strip-ansi", "tinybench",
+  "@huggingface/jinja", "ansi-regex", "cli-progress", "commander", "emoji-regex", "is-fullwidth-code-point", "node-addon-api", "string-width", "strip-ansi", "tinybench",
   "tokenizers", "uplot", "yaml", "zod",
 ];
 
@@ -22,10 +23,13 @@ prepare(device);
 for (const d of [pack, app]) fs.rmSync(d, { recursive: true, force: true });
 fs.mkdirSync(pack, { recursive: true });
 
-const dropped = (file) => /\.map$|\.d\.[mc]?ts$|\/zod\/src$|\/__pycache__$/.test(file) || (/\/tokenizers\/.*\.node$/.test(file) && !file.endsWith("linux-x64-gnu.node"));
+const dropped = (file) => /\.map$|\.d\.[mc]?ts$|\.cjs$|\.cjs\.js$|iife\.js$|README\.md$|\/zod\/(src|v3)$|\/yaml\/browser$|\/__pycache__$/.test(file) || (/\/tokenizers\/.*\.node$/.test(file) && !file.endsWith("linux-x64-gnu.node"));
 const take = (file) => fs.cpSync(path.join(root, file), path.join(app, file), { recursive: true, filter: (from) => !dropped(from) });
 for (const f of ["package.json", "dist", "bench", "examples/quickstart/model", "examples/quickstart/data/sft.jsonl", "examples/quickstart/data/dpo.jsonl", "native", "CMakeLists.txt", "build-check/ops.bundle"]) take(f);
 for (const p of packages) take(`node_modules/${p}`);
+// What a rebuild there needs of Node: the C interface, whose headers hold on any version.
+const headers = path.join(path.dirname(path.dirname(fs.realpathSync(process.execPath))), "include/node");
+for (const h of ["node_api.h", "node_api_types.h", "js_native_api.h", "js_native_api_types.h"]) fs.cpSync(path.join(headers, h), path.join(app, "include/node", h));
 for (const f of ["Release/attune.node", ...programs]) {
   take(`build-${device}/${f}`);
   sh("strip", "--strip-unneeded", path.join(app, `build-${device}/${f}`));

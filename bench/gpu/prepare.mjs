@@ -6,8 +6,7 @@ import path from "node:path";
 import { pathToFileURL } from "node:url";
 import { parseArgs } from "node:util";
 import { root } from "./attune.mjs";
-
-export const programs = ["attune-check", "attune-probes", "attune-rows", "attune-large"];
+import { programs } from "./programs.mjs";
 
 export function prepare(device) {
   const sh = (command, ...args) => execFileSync(command, args, { cwd: root, stdio: ["ignore", 2, 2] });

@@ -8,6 +8,7 @@ import path from "node:path";
 import { parseArgs } from "node:util";
 import { root } from "./attune.mjs";
 import { parts as usual } from "./parts.mjs";
+import { refusal } from "./rebuild.mjs";
 import { report } from "./report.mjs";
 
 const { values } = parseArgs({
@@ -31,6 +32,13 @@ const [rowsFile, logFile] = [path.join(out, "rows.jsonl"), path.join(out, "log.t
 if (!values.from) for (const f of [rowsFile, logFile]) fs.rmSync(f, { force: true });
 
 const build = path.join(root, `build-${device}`);
+const chosen = parts.slice(first);
+const packed = fs.existsSync(path.join(root, "include/node"));
+const why = packed && refusal(path.join(build, "Release/attune.node"));
+if (why) {
+  console.log(`the addon does not load here, it is built anew: ${why}`);
+  chosen.unshift({ name: "rebuild", seconds: 600, read: "text", command: ["{node}", "bench/gpu/rebuild.mjs", "{device}"] });
+}
 const work = fs.mkdtempSync(path.join(os.tmpdir(), "attune-gpu-"));
 const places = {
   node: process.execPath, device, build, work,
@@ -93,7 +101,7 @@ const given = ([k, v]) => (k === "out" || v === undefined || (k === "device" && 
 const options = Object.entries(values).flatMap(given).join(" ");
 const write = () => fs.writeFileSync(path.join(out, "results.md"), report(fs.readFileSync(rowsFile, "utf8").trim().split("\n").map((l) => JSON.parse(l)), here, options));
 let [ran, bad] = [0, 0];
-for (const part of parts.slice(first)) {
+for (const part of chosen) {
   const left = (end - Date.now()) / 1000;
   const got = left < 2 ? { how: "did not run: no time left", stdout: "", stderr: "", seconds: 0 } : await run(part, Math.min(part.seconds, left));
   let rows;
