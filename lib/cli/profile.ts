@@ -16,6 +16,10 @@ const own = {
     group: "Profile",
     description: "Optimiser steps to measure, after one that warms up.",
   }),
+  graph: field(z.boolean().default(true), {
+    group: "Profile",
+    description: "On cuda; false launches every step call by call, each in an NVTX range of its op and name, for Nsight Systems.",
+  }),
 };
 
 export const command: Command = {
@@ -24,8 +28,9 @@ export const command: Command = {
   shape: { ...own, ...anyTaskShape },
   argument: RUN_ARGUMENT,
   async run(call, io) {
-    const { steps, ...flags } = call.flags;
-    const options = parseShape(own, steps === undefined ? {} : { steps }, {
+    const { steps, graph, ...flags } = call.flags;
+    const given = Object.fromEntries(Object.entries({ steps, graph }).filter(([, v]) => v !== undefined));
+    const options = parseShape(own, given, {
       spelling: "snake",
       label: (key) => `--${key}`,
     });

@@ -15,6 +15,8 @@ export interface EngineOptions {
   /** Null: bfloat16 on cuda, else float32. */
   readonly dtype: Extract<DType, "float32" | "bfloat16"> | null;
   readonly threads?: number;
+  /** As in SessionOptions: for a profiler that is to see each instruction's launches. */
+  readonly named?: boolean;
 }
 
 /** A model in a session: what training, scoring and generation share. */
@@ -28,7 +30,7 @@ export interface LoadedModel {
 /** Open a session and describe the model in it; weights are read once a program has named them. */
 export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedModel> {
   const model = await openModel(dir);
-  const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }) });
+  const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }), named: o.named ?? false });
   const list = parameters(model.config);
   const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype ?? defaultDtype(session.device) };
   return { session, model, parameters: list, spec };

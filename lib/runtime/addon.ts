@@ -73,7 +73,7 @@ export interface Addon {
   readonly tableHash: number;
   readonly ops: readonly string[];
   readonly devices: readonly string[];
-  open(options: { device: string; threads: number; hugePages: boolean; dry: boolean }): Handle;
+  open(options: { device: string; threads: number; hugePages: boolean; dry: boolean; named: boolean }): Handle;
   sizes(h: Handle): { device: string; threads: number; threadBytes: number; arenaBytes: number; derivedBytes: number; bufferBytes: number; deviceBytes: number };
   load(h: Handle, program: Uint8Array): Promise<NativeProgram>;
   unload(h: Handle, program: number): Promise<void>;

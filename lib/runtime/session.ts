@@ -24,6 +24,8 @@ export interface SessionOptions {
   readonly hugePages?: boolean;
   /** Programs load and their memory is counted, but none is taken and nothing runs: what a plan asks. Default false. */
   readonly dry?: boolean;
+  /** On cuda: launch each instruction by itself, no graph, in an NVTX range of its op and name: what Nsight Systems shows. Default false. */
+  readonly named?: boolean;
   /** The op table's hash; an addon that was built for another is refused here rather than at the first program. */
   readonly tableHash?: number;
 }
@@ -91,13 +93,13 @@ export class Session {
   /** Opens a session and starts its thread. Throws DeviceError (the device cannot run here) or ConfigError. */
   static create(options: SessionOptions = {}): Session {
     const addon = loadAddon(options.tableHash);
-    const { device = "auto", threads, hugePages = false, dry = false } = options;
+    const { device = "auto", threads, hugePages = false, dry = false, named = false } = options;
     if (threads !== undefined && !(Number.isInteger(threads) && threads >= 1 && threads <= 1024)) {
       throw new ConfigError(`threads: must be a whole number from 1 to 1024, got ${String(threads)}`);
     }
     return new Session(
       addon,
-      typed(() => addon.open({ device, threads: threads ?? 0, hugePages, dry })),
+      typed(() => addon.open({ device, threads: threads ?? 0, hugePages, dry, named })),
     );
   }
 

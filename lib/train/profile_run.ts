@@ -51,10 +51,10 @@ function rowsOf(timings: readonly Timing[], steps: number, peak: Peak): Row[] {
 /**
  * Milliseconds of each op over `steps` optimiser steps (after one that is not counted), largest first: summed by op, then by shape with the rates that
  * they reach. `other_ms` is the rest of the real step. Rates count every capacity as in use: on a CPU, micro-batches that are not full reach less than
- * is shown.
+ * is shown. Without `graph`, on cuda, every run of a program is launched call by call, each in an NVTX range of its op and name.
  */
-export async function profileRun(task: Task, config: RunConfig, options: { readonly steps: number }, hooks: Hooks): Promise<Profile> {
-  await using trainer = await Trainer.create(task, { ...config, maxSteps: options.steps + 1, evalDataset: null } as RunConfig, hooks);
+export async function profileRun(task: Task, config: RunConfig, options: { readonly steps: number; readonly graph: boolean }, hooks: Hooks): Promise<Profile> {
+  await using trainer = await Trainer.create(task, { ...config, maxSteps: options.steps + 1, evalDataset: null } as RunConfig, hooks, { named: !options.graph });
   await trainer.next();
   trainer.engine.profile = true;
   const start = performance.now();

@@ -11,6 +11,7 @@ import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { ScoreSizes } from "../engine/programs.ts";
+import type { SessionOptions } from "../runtime/session.ts";
 import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
@@ -75,8 +76,8 @@ export class Trainer {
   }
 
   /** Open the model, prepare the data, compile, and for DPO score the reference. */
-  static async create(task: Task, config: RunConfig, hooks: Hooks): Promise<Trainer> {
-    const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }) };
+  static async create(task: Task, config: RunConfig, hooks: Hooks, options: Pick<SessionOptions, "named"> = {}): Promise<Trainer> {
+    const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }), ...options };
     const loaded = await loadModel(config.model, machine);
     try {
       for (const w of loaded.model.config.warnings) hooks.log(w);

@@ -47,7 +47,7 @@ uint32_t u32_arg(const Info& info, size_t at, const char* name) {
   return static_cast<uint32_t>(integer_arg(info.Env(), info[at], name, 0, kMostProgram));
 }
 
-// open({device, threads, hugePages, dry}) -> handle
+// open({device, threads, hugePages, dry, named}) -> handle
 Napi::Value open(const Info& info) {
   const Napi::Env env = info.Env();
   const Napi::Object given = object_arg(env, info[0], "options");
@@ -56,6 +56,7 @@ Napi::Value open(const Info& info) {
   options.threads = static_cast<int>(integer_arg(env, given.Get("threads"), "threads", 0, 1024));
   options.huge_pages = given.Get("hugePages").ToBoolean();
   options.dry = given.Get("dry").ToBoolean();
+  options.named = given.Get("named").ToBoolean();
   if (cpu::cpu_level_unknown())
     throw_bad(env, Fault::device, "ATTUNE_CPU: must be baseline, avx2, avx512 or avx512_bf16, got \"" +
                                       std::string(std::getenv("ATTUNE_CPU")) + "\"");

@@ -1,6 +1,7 @@
 // The device `cuda`, and in the tests' build `simt`, its twin on the emulator: memory, copies, and recordings as CUDA graphs.
 // A recording's first run launches its list call by call, which loads every kernel and lets libraries choose; later runs replay a
-// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call.
+// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call. After `name_calls` every run is such a list, each call in an
+// NVTX range of its op and name, for Nsight Systems.
 // A kernel fails after its launch has returned, so an error of a run names no kernel; with ATTUNE_CUDA_BLOCKING=1 each is waited for and
 // the error names it. Most errors of a run lose the device for the whole process: every later call says so.
 #include <cuda_runtime.h>
@@ -14,6 +15,7 @@
 #include "../runtime/op_info.h"
 #include "common/cublaslt_choices.h"
 #include "common/open.h"
+#include "common/range.h"
 #include "kernels.h"
 #include "peak.h"
 
@@ -31,6 +33,7 @@ struct Line {
   cuda::Properties device;
   cudaStream_t stream = nullptr;
   bool waits = false;  // for each kernel
+  bool names = false;  // each call, to a profiler
   std::string lost;    // what it said when it was lost
   cuda::lt::Choices choices;
 
@@ -74,7 +77,7 @@ class CudaRecording final : public Recording {
   Status run(double* nanoseconds) override {
     if (Status s = line_.alive(); !s.ok()) return s;
     if (nanoseconds != nullptr) return profile(nanoseconds);
-    if (!listed_ || line_.waits) {
+    if (!listed_ || line_.waits || line_.names) {
       const Status listed = list(nullptr, line_.waits);
       listed_ = listed.ok();
       return line_.looked_at(listed);
@@ -90,6 +93,7 @@ class CudaRecording final : public Recording {
   Status list(const std::vector<cudaEvent_t>* events, bool waits = false) {
     if (events != nullptr) cudaEventRecord((*events)[0], line_.stream);
     for (size_t i = 0; i < calls_.size(); ++i) {
+      const cuda::Range range(line_.names, kOps[calls_[i].opcode].name, calls_[i].name);
       cuda::Stream launches(line_.stream, line_.device);
       launches.use_scratch(calls_[i].scratch);
       launches.use_choices(&line_.choices);
@@ -193,6 +197,10 @@ class CudaMachine final : public Machine {
   std::string choices() const override { return line_.choices.text(); }
   bool adopt(const std::string& choices) override { return line_.choices.adopt(choices); }
   std::unique_ptr<Recording> record(std::vector<Call> calls) override { return std::make_unique<CudaRecording>(std::move(calls), line_); }
+  Status name_calls() override {
+    line_.names = cuda::kRanges;
+    return line_.names ? Status::good() : Status::bad(Fault::device, "device cuda: to name calls it must be built with NVTX's headers (nvtx3/nvToolsExt.h, of CUDA's package cuda-nvtx), got a build without");
+  }
   Peak peak() override {
 #ifdef ATTUNE_SIMT
     return {};  // an emulator's speed says nothing

@@ -43,6 +43,7 @@ class Machine {
   // Host memory that queued copies read fastest from. Empty where there is none.
   virtual Memory staging(int64_t bytes) = 0;
   virtual Status refusal() const = 0;  // why the last memory that was asked for came back empty
+  virtual Status name_calls() = 0;  // from now on calls are launched one by one and each is named to a profiler
   virtual Peak peak() = 0;
   // What a library chose for this session's calls, on which their bits depend, as text; empty where nothing was chosen. A session that goes on
   // with another's work adopts it before its first run; false where this device or its library is not the one that chose.

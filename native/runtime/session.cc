@@ -80,6 +80,9 @@ Status Session::create(const Options& options, std::unique_ptr<Session>* out) {
   if (device->open != nullptr && !options.dry) {
     s->machine_ = device->open(&why);
     if (!s->machine_) return Status::bad(Fault::device, "device " + options.device + ": " + why);
+    if (options.named) {
+      if (Status named = s->machine_->name_calls(); !named.ok()) return named;
+    }
   }
   s->pool_ = device->make_pool(options.threads > 0 ? options.threads : cpu_share());
   const int64_t scratch = device->open ? 0 : s->pool_->threads() * Context::kThreadScratch;

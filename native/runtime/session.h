@@ -74,6 +74,7 @@ class Session {
     int threads = 0;  // 0: this process's share of the machine
     bool huge_pages = false;
     bool dry = false;  // programs load and are counted, no memory is taken, nothing runs
+    bool named = false;  // on a device with memory of its own: launched call by call, each named to a profiler
   };
   static Status create(const Options& options, std::unique_ptr<Session>* out);
   ~Session();

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { attune, type Ran } from "../cli/attune.ts";
 import { root } from "../runtime/tools.ts";
 import { build, check, standIn, unbuildable } from "./build.ts";
-import { alike, clean, command, dir, done, env, prepare, read, run, steps, type Way } from "./runs.ts";
+import { alike, clean, command, dir, done, env, prepare, read, run, runFile, steps, type Way } from "./runs.ts";
 
 afterAll(clean);
 if (unbuildable !== null) console.warn(`test/cuda: skipped, ${unbuildable}`);
@@ -60,6 +60,18 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     }
     const flops = async (share: boolean): Promise<number> => (await command<{ flops_per_step: number }>("plan", { task: "dpo", device: "cpu", prompt_trees: share, tokens_per_batch: 128 })).flops_per_step;
     expect(await flops(true)).toBeLessThan(0.95 * (await flops(false)));
+  }, 60_000);
+
+  test("profile --no-graph names each call to a profiler; without it nothing is named", async () => {
+    const ranges = async (...flags: string[]): Promise<string[]> => {
+      const { code, stderr } = await attune(["profile", runFile("ranges", { tokens_per_batch: 400 }), "--steps", "1", ...flags], { env: { ...env, ATTUNE_SIMT_RANGES: "1" } });
+      expect(code, stderr).toBe(0);
+      return stderr.split("\n").filter((l) => l.startsWith("simt: range "));
+    };
+    expect(await ranges()).toEqual([]);
+    const named = await ranges("--no-graph");
+    expect(named).toContain("simt: range attention layers.1/attention");
+    expect(named.filter((l) => l.startsWith("simt: range rope_table"))).toHaveLength(2); // one micro-batch of each of two steps
   }, 60_000);
 
   describe("products by cuBLASLt's stand-in", () => {
