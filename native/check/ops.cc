@@ -1,6 +1,6 @@
 // attune-check: every op's samples on a device, against the values of the oracle, which computes in float64. Needs no Node: the cases, their values
 // and tolerances come in a file (test/ops/bundle.test.ts writes it, bundle.ts says how it is laid out).
-//   attune-check BUNDLE [--only OP] [--skip-nan]
+//   attune-check BUNDLE [--only OP] [--skip-nan] [--smallest: one case an op and type]
 // A case passes where every element is within its tolerance, a second run gives the same bits, an output over an input that may
 // be shared gives them too, and the guard bytes around every tensor, and every input, are as they were. Exit 1 where one fails.
 #include <cuda_runtime.h>
@@ -233,7 +233,38 @@ std::string compare(const Case& c, const std::map<size_t, std::vector<uint8_t>>&
   return "";
 }
 
-int check(const char* bundle, const std::string& only, bool nan) {
+struct Options {
+  std::string only;
+  bool nan = true, smallest = false;
+};
+
+// Bytes of what a case works on; 0 where an output has no element.
+int64_t bytes_of(const Case& c) {
+  const OpInfo& op = kOps[c.code.opcode];
+  int64_t all = 0;
+  for (size_t i = 0; i < c.code.slots.size(); ++i) {
+    if (c.code.slots[i].space == attune::Slot::kAbsent) continue;
+    const int64_t bytes = c.code.slots[i].type.bytes();
+    if (bytes == 0 && i >= static_cast<size_t>(op.inputs + op.optionals)) return 0;
+    all += bytes;
+  }
+  return all;
+}
+
+// Of each op and type of its first operand, the smallest case that computes something.
+std::vector<Case> smallest_of(const std::vector<Case>& all) {
+  std::map<std::pair<uint32_t, DType>, const Case*> chosen;
+  for (const Case& c : all) {
+    if (c.nan || bytes_of(c) == 0) continue;
+    const Case*& best = chosen[{c.code.opcode, c.code.slots[0].type.dtype}];
+    if (best == nullptr || bytes_of(c) < bytes_of(*best)) best = &c;
+  }
+  std::vector<Case> cases;
+  for (const auto& [key, c] : chosen) cases.push_back(*c);
+  return cases;
+}
+
+int check(const char* bundle, const Options& o) {
   cuda::Properties device;
   if (std::string why = cuda::open(0, &device); !why.empty()) {
     std::printf("device: %s\n", why.c_str());
@@ -244,12 +275,13 @@ int check(const char* bundle, const std::string& only, bool nan) {
   Runner runner(stream, device);
   Reader r(bundle);
   if (r.number() != 0x32425441) return std::printf("bundle: not one of ours\n"), 2;
-  const uint32_t count = r.second();
+  std::vector<Case> cases(r.second());
+  for (Case& c : cases) c = read(r);
+  if (o.smallest) cases = smallest_of(cases);
   std::map<std::string, std::pair<int, int>> tally;  // op: passed, failed
-  for (uint32_t i = 0; i < count; ++i) {
-    const Case c = read(r);
+  for (const Case& c : cases) {
     const std::string op = kOps[c.code.opcode].name;
-    if ((!only.empty() && op != only) || (c.nan && !nan)) continue;
+    if ((!o.only.empty() && op != o.only) || (c.nan && !o.nan)) continue;
     std::map<size_t, std::vector<uint8_t>> first, again;
     std::string why = runner.run(c, nullptr, &first);
     if (why.empty()) why = compare(c, first);
@@ -281,12 +313,12 @@ int check(const char* bundle, const std::string& only, bool nan) {
 
 int main(int argc, char** argv) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::string only;
-  bool nan = true;
+  attune::Options o;
   for (int i = 2; i < argc; ++i) {
-    if (std::string(argv[i]) == "--only" && i + 1 < argc) only = argv[++i];
-    else if (std::string(argv[i]) == "--skip-nan") nan = false;
+    if (std::string(argv[i]) == "--only" && i + 1 < argc) o.only = argv[++i];
+    else if (std::string(argv[i]) == "--skip-nan") o.nan = false;
+    else if (std::string(argv[i]) == "--smallest") o.smallest = true;
   }
-  if (argc < 2) return std::printf("usage: attune-check BUNDLE [--only OP] [--skip-nan]\n"), 2;
-  return attune::check(argv[1], only, nan);
+  if (argc < 2) return std::printf("usage: attune-check BUNDLE [--only OP] [--skip-nan] [--smallest]\n"), 2;
+  return attune::check(argv[1], o);
 }
