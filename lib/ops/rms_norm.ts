@@ -30,6 +30,7 @@ export const rmsNormOp = defineOp({
     { inputs: { x: normal(5, 127), w: normal(127) }, attrs: { eps: 1e-5 } },
     { inputs: { x: normal(33, 384), w: normal(384) }, attrs: { eps: 1e-5 } },
     { inputs: { x: normal(3, 896), w: normal(896) }, attrs: { eps: 1e-6 } },
+    { inputs: { x: normal(2, 576), w: normal(576) }, attrs: { eps: 1e-5 } },
     { inputs: { x: normal(0, 72), w: normal(72) }, attrs: { eps: 1e-6 } },
   ],
 });
