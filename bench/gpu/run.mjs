@@ -68,7 +68,8 @@ function run(part, limit) {
     }, limit * 1000);
     const end = (how) => {
       clearTimeout(timer);
-      done({ how: late ? `hung: killed after ${limit.toFixed(0)} s` : how, stdout, stderr, seconds: (Date.now() - start) / 1000 });
+      const stopped = limit < part.seconds ? "stopped: no time left" : `hung: killed after ${limit.toFixed(0)} s`;
+      done({ how: late ? stopped : how, stdout, stderr, seconds: (Date.now() - start) / 1000 });
     };
     child.on("error", (error) => end(error.code === "ENOENT" ? `missing: ${command}` : `failed: ${error.message}`));
     child.on("close", (code, signal) => end(signal ? `crashed: ${signal}` : code === 0 ? "ok" : `failed: exit ${code}`));
