@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "../cuda/common/cublaslt.h"
 #include "../cuda/common/open.h"
 #include "../cuda/kernels.h"
 #include "../runtime/op_info.h"
@@ -272,6 +273,7 @@ int check(const char* bundle, const Options& o) {
   }
   cudaStream_t stream;
   must(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "stream");
+  std::printf("products by %s\n", cuda::cublaslt_name().c_str());
   Runner runner(stream, device);
   Reader r(bundle);
   if (r.number() != 0x32425441) return std::printf("bundle: not one of ours\n"), 2;

@@ -5,16 +5,20 @@ import { root } from "../runtime/tools.ts";
 
 export const addon = join(root, "build-simt/Release/attune.node");
 export const check = join(root, "build-simt/attune-check");
+export const standInCheck = join(root, "build-simt/attune-stand-in");
 export const standIn = join(root, "build-simt/Release/cublaslt_stand_in.so");
 
 const runs = (command: string): boolean => spawnSync(command, ["--version"], { stdio: "ignore" }).status === 0;
 
 /** Why the emulator cannot be built here, or null. */
 export const unbuildable: string | null =
-  process.arch !== "x64" || process.platform !== "linux" ? "the emulator is for Linux on x64" : runs("cmake") ? null : "cmake was not found";
+  process.arch !== "x64" || process.platform !== "linux"
+    ? "the emulator is for Linux on x64"
+    : ["cmake", "flock"].filter((command) => !runs(command)).map((command) => `${command} was not found`)[0] ?? null;
 
 export function build(): void {
-  const run = (command: string, ...args: string[]): unknown => execFileSync(command, args, { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
+  // Files of tests run side by side: one builds, the others wait, and then find nothing to do.
+  const run = (...command: string[]): unknown => execFileSync("flock", ["CMakeLists.txt", ...command], { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   run(process.execPath, "scripts/install.mjs", "--device", "simt");
-  run("cmake", "--build", "build-simt", "--target", "attune-check", "cublaslt_stand_in", "--parallel", "2");
+  run("cmake", "--build", "build-simt", "--target", "attune-check", "attune-stand-in", "cublaslt_stand_in", "--parallel", "2");
 }

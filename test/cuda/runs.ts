@@ -33,7 +33,7 @@ export interface Way {
 export function runFile(out: string, { task = "sft", headSize = 64, env: _env, ...settings }: Way): string {
   const file = join(dir, `${out}.json`);
   const base = { model: join(dir, `model-${headSize}`), dataset: join(dir, `${task}.jsonl`), output_dir: join(dir, out), max_steps: steps };
-  const pace = { batch_size: 4, tokens_per_batch: 96, max_length: 64, logging_steps: 1, learning_rate: 2e-3, seed: 3, device: "simt", dtype: "float32" };
+  const pace = { batch_size: 4, tokens_per_batch: task === "dpo" ? 160 : 96, max_length: 64, logging_steps: 1, learning_rate: 2e-3, seed: 3, device: "simt", dtype: "float32" };
   writeFileSync(file, JSON.stringify({ ...base, ...pace, ...settings }));
   return file;
 }

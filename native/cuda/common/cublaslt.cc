@@ -33,7 +33,23 @@ void add_python_places(std::vector<std::string>* places) {
       }
 }
 
-// ATTUNE_CUBLASLT names the file ("off": none); else the loader's own search, CUDA_HOME, Python's packages.
+// Null, and `why`, where it can't be opened. The emulator's memory is no GPU's: there the real library is passed over, and only its stand-in
+// (native/simt/stand_in) is taken, which works in the emulator's streams.
+void* open_file(const std::string& file, std::string* why) {
+  void* found = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (found == nullptr) return *why = dlerror(), nullptr;
+#ifdef ATTUNE_SIMT
+  void* attach = dlsym(found, "attuneStandInAttach");
+  if (attach == nullptr) {
+    dlclose(found);
+    return *why = file + " is no stand-in, and this device is the emulator", nullptr;
+  }
+  reinterpret_cast<void (*)(cudaError_t (*)(cudaStream_t, cudaHostFn_t, void*))>(attach)(cudaLaunchHostFunc);
+#endif
+  return found;
+}
+
+// ATTUNE_CUBLASLT names the file ("off": none); else the loader's own search, the toolkit's folders, Python's packages.
 void* open_library(std::string* file, std::string* why) {
   std::vector<std::string> places;
   const char* given = std::getenv("ATTUNE_CUBLASLT");
@@ -43,17 +59,16 @@ void* open_library(std::string* file, std::string* why) {
   } else {
     places = {"libcublasLt.so.13", "libcublasLt.so.12"};
     const char* home = std::getenv("CUDA_HOME");
-    for (const char* major : {"13", "12"}) places.push_back(std::string(home ? home : "/usr/local/cuda") + "/lib64/libcublasLt.so." + major);
+    for (const char* toolkit : {home ? home : "", "/usr/local/cuda"})
+      for (const char* major : {"13", "12"})
+        if (*toolkit != 0) places.push_back(std::string(toolkit) + "/lib64/libcublasLt.so." + major);
     add_python_places(&places);
   }
-  for (const std::string& place : places) {
-    if (void* found = dlopen(place.c_str(), RTLD_NOW | RTLD_LOCAL)) {
-      *file = place;
-      return found;
-    }
-    if (places.size() == 1) *why = std::string("ATTUNE_CUBLASLT can't be opened: ") + dlerror();
-  }
-  if (why->empty())
+  for (const std::string& place : places)
+    if (void* found = open_file(place, why)) return *file = place, found;
+  if (places.size() == 1)
+    *why = "ATTUNE_CUBLASLT can't be opened: " + *why;
+  else
     *why = "no libcublasLt.so.13 or .12 was found (ATTUNE_CUBLASLT=FILE names one; the CUDA toolkit and the pip package nvidia-cublas carry it)";
   return nullptr;
 }
@@ -66,11 +81,6 @@ Library load() {
     l.name = "none: " + why;
     return l;
   }
-#ifdef ATTUNE_SIMT
-  // Its stand-in (native/simt/stand_in) works in the emulator's streams.
-  if (void* attach = dlsym(opened, "attuneStandInAttach"))
-    reinterpret_cast<void (*)(cudaError_t (*)(cudaStream_t, cudaHostFn_t, void*))>(attach)(cudaLaunchHostFunc);
-#endif
   bool all = true;
   const auto get = [&](const char* name, auto* into) {
     void* symbol = dlsym(opened, (std::string("cublasLt") + name).c_str());

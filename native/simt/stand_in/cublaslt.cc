@@ -10,6 +10,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -21,8 +22,8 @@ constexpr uint32_t kNoEpilogue = 1, kBias = 4;
 constexpr uint32_t kInPlace = 1, kInOrder = 2;  // reduction schemes, as bits of a mask
 constexpr uint64_t kOurs = 0x617474756e65;
 
-int launcher_missing = 1;
 cudaError_t (*queue)(cudaStream_t, cudaHostFn_t, void*) = nullptr;
+void* const our_handle = &queue;  // the only one
 
 struct Description {
   int compute, scale;
@@ -130,10 +131,13 @@ Status sizes(const Description* p, const Layout* a, const Layout* b, const Layou
 
 size_t workspace_of(int algorithm, int64_t m, int64_t n) { return algorithm < 2 ? 0 : static_cast<size_t>(m * n * 4); }
 
-template <class T> Status take(T* to, const void* from, size_t bytes) {
-  if (!from || bytes != sizeof(T)) return kInvalid;
-  std::memcpy(to, from, bytes);
-  return kSuccess;
+// An attribute's value: of its size, and one that it can have.
+template <class T> Status take(T* to, const void* from, size_t bytes, bool (*can_be)(std::type_identity_t<T>) = nullptr) {
+  T value;
+  if (!from || bytes != sizeof value) return kInvalid;
+  std::memcpy(&value, from, bytes);
+  if (can_be && !can_be(value)) return kInvalid;
+  return *to = value, kSuccess;
 }
 
 int first_proposal() {
@@ -146,34 +150,34 @@ int first_proposal() {
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
 // The emulator's own cudaLaunchHostFunc: this library is loaded apart from it.
-EXPORT void attuneStandInAttach(cudaError_t (*launch)(cudaStream_t, cudaHostFn_t, void*)) {
-  queue = launch;
-  launcher_missing = 0;
-}
+EXPORT void attuneStandInAttach(cudaError_t (*launch)(cudaStream_t, cudaHostFn_t, void*)) { queue = launch; }
 
 EXPORT Status cublasLtCreate(void** handle) {
   if (!handle) return kInvalid;
-  *handle = &launcher_missing;
-  return launcher_missing ? kUnsupported : kSuccess;
+  if (!queue) return kUnsupported;
+  return *handle = our_handle, kSuccess;
 }
 EXPORT size_t cublasLtGetVersion() {
   const char* given = std::getenv("ATTUNE_STAND_IN_VERSION");
   return given ? static_cast<size_t>(std::atoll(given)) : 130100;
 }
-EXPORT Status cublasLtMatmulDescCreate(Description** out, int compute, int scale) { return *out = new Description{compute, scale}, kSuccess; }
+EXPORT Status cublasLtMatmulDescCreate(Description** out, int compute, int scale) {
+  if (!out) return kInvalid;
+  return *out = new Description{compute, scale}, kSuccess;
+}
 EXPORT Status cublasLtMatmulDescDestroy(Description* d) { return delete d, kSuccess; }
 EXPORT Status cublasLtMatmulDescSetAttribute(Description* d, int what, const void* value, size_t bytes) {
   if (!d) return kInvalid;
   switch (what) {
     case 3:
     case 4:
-      return take(&d->transposed[what - 3], value, bytes);
+      return take(&d->transposed[what - 3], value, bytes, [](int32_t t) { return t == 0 || t == 1; });
     case 7:
       return take(&d->epilogue, value, bytes);
     case 8:
       return take(&d->bias, value, bytes);
     case 26:
-      return take(&d->bias_type, value, bytes);
+      return take(&d->bias_type, value, bytes, known);
     default:
       return kInvalid;
   }
@@ -183,7 +187,10 @@ EXPORT Status cublasLtMatrixLayoutCreate(Layout** out, int type, uint64_t rows, 
   return *out = new Layout{type, rows, columns, stride}, kSuccess;
 }
 EXPORT Status cublasLtMatrixLayoutDestroy(Layout* l) { return delete l, kSuccess; }
-EXPORT Status cublasLtMatmulPreferenceCreate(Preference** out) { return *out = new Preference, kSuccess; }
+EXPORT Status cublasLtMatmulPreferenceCreate(Preference** out) {
+  if (!out) return kInvalid;
+  return *out = new Preference, kSuccess;
+}
 EXPORT Status cublasLtMatmulPreferenceDestroy(Preference* p) { return delete p, kSuccess; }
 EXPORT Status cublasLtMatmulPreferenceSetAttribute(Preference* p, int what, const void* value, size_t bytes) {
   if (!p) return kInvalid;
@@ -192,7 +199,7 @@ EXPORT Status cublasLtMatmulPreferenceSetAttribute(Preference* p, int what, cons
 EXPORT Status cublasLtMatmulAlgoGetHeuristic(void* handle, Description* p, Layout* a, Layout* b, Layout* c, Layout* d, Preference* wish, int most, Found* out,
                                              int* count) {
   int64_t m, n, k;
-  if (!handle || !wish || !out || !count || most < 1) return kInvalid;
+  if (handle != our_handle || !wish || !out || !count || most < 1) return kInvalid;
   if (const Status s = sizes(p, a, b, c, d, &m, &n, &k); s != kSuccess) return s;
   *count = 0;
   for (int i = 0; i < kAlgorithms && *count < most; ++i) {
@@ -207,7 +214,7 @@ EXPORT Status cublasLtMatmul(void* handle, Description* p, const void* alpha, co
                              cudaStream_t stream) {
   static std::mutex lock;
   Job job{};
-  if (!handle || !alpha || !beta || !a_data || !b_data || !d_data || !algorithm) return kInvalid;
+  if (handle != our_handle || !alpha || !beta || !a_data || !b_data || !d_data || !algorithm) return kInvalid;
   if (const Status s = sizes(p, a, b, c, d, &job.m, &job.n, &job.k); s != kSuccess) return s;
   std::memcpy(&job.alpha, alpha, 4);
   std::memcpy(&job.beta, beta, 4);
