@@ -159,14 +159,14 @@ export class Session {
   }
 
   /**
-   * What a library chose for this session's matrix products so far, as text: on a GPU their bits depend on it. Empty where there is nothing to choose.
-   * A session that goes on with another's work adopts it before its first run.
+   * What a library chose for this session's matrix products so far, as text: on a GPU their bits depend on it. Its first line names GPU and library;
+   * on the CPU, which has nothing to choose, it is empty. A session that goes on with another's work adopts it before its first run.
    */
   async choices(): Promise<string> {
     return typed(() => this.addon.choices(this.handle));
   }
 
-  /** Goes on with another session's `choices`. False, and nothing is taken, where another GPU or another version of the library made them. */
+  /** Goes on with another session's `choices`. False, and nothing is taken, where another device or another version of the library made them. */
   async adopt(choices: string): Promise<boolean> {
     return typed(() => this.addon.adopt(this.handle, choices));
   }

@@ -9,6 +9,7 @@ import { hashFiles } from "../io/hash.ts";
 import { cpuInfo } from "../runtime/host.ts";
 import { readWeights, type LoadedModel } from "../engine/model.ts";
 import { Scorer } from "../engine/scorer.ts";
+import { makerOf } from "./products.ts";
 import { ReferenceCache } from "./reference_cache.ts";
 
 export interface ReferenceOptions {
@@ -70,13 +71,14 @@ export function mostRows(trees: TreeTable, tokensPerBatch: number): number {
   return Math.max(most, tokensPerBatch);
 }
 
-/** Packing and the kernels' level change the last bits, so they are part of the key: a run's bits depend on no earlier run. */
+/** Packing, the kernels' level, a GPU and its library change the last bits, so they are part of the key: a run's bits depend on no earlier run. */
 async function cacheKey(loaded: LoadedModel, o: ReferenceOptions, places: Int32Array): Promise<string> {
   const files = [...new Set([...loaded.model.tensors.values()].map((t) => t.file))].sort();
   const hashes = await hashFiles([join(loaded.model.dir, "config.json"), ...files]);
   const rows = createHash("sha256").update(new Uint8Array(places.buffer, places.byteOffset, places.byteLength)).digest("hex");
   const { device } = loaded.session;
-  const parts = ["reference 2", ...hashes.map((h) => h.sha256), o.dataHash, rows, loaded.spec.dtype, device, cpuInfo().level, o.tokensPerBatch, o.sharePrompt];
+  const multiplier = makerOf(await loaded.session.choices());
+  const parts = ["reference 3", ...hashes.map((h) => h.sha256), o.dataHash, rows, loaded.spec.dtype, device, multiplier, cpuInfo().level, o.tokensPerBatch, o.sharePrompt];
   return createHash("sha256").update(parts.join("\n")).digest("hex").slice(0, 40);
 }
 

@@ -5,6 +5,7 @@ import { NumericError } from "../errors.ts";
 import { pruneCheckpoints } from "../io/checkpoint.ts";
 import { JsonlWriter, truncateToStep } from "../io/jsonl_writer.ts";
 import type { RunConfig, Task } from "./config.ts";
+import { savedProducts } from "./products.ts";
 import { writeReport } from "./report.ts";
 import { openRunFolder, takeRunFolder, type RunFolder, type Summary } from "./run_folder.ts";
 import { restore, restoreFinished, saveFinal, saveRunCheckpoint } from "./save.ts";
@@ -48,7 +49,8 @@ export class Run {
 
   /** Prepares the trainer, where `folder` says that the run stands. A finished run has the model that it saved, and no step left. */
   static async start(task: Task, config: RunConfig, folder: RunFolder | null, hooks: RunHooks): Promise<Run> {
-    const trainer = await Trainer.create(task, config, hooks);
+    const products = folder?.checkpoint ? await savedProducts(folder.checkpoint.dir) : undefined;
+    const trainer = await Trainer.create(task, config, hooks, { ...(products !== undefined && { products }) });
     try {
       const means = new Means();
       if (!folder) return new Run(trainer, hooks, null, null, means);
@@ -58,7 +60,7 @@ export class Run {
       }
       await takeRunFolder(folder);
       if (folder.checkpoint) {
-        await restore(trainer, folder.checkpoint.dir, folder.checkpoint.state, hooks.log);
+        await restore(trainer, folder.checkpoint.dir, folder.checkpoint.state);
         means.load(folder.checkpoint.state.extra);
         hooks.log(`resumed from step ${trainer.step}`);
       }

@@ -1,6 +1,4 @@
 // Saving: the model as a Hugging Face folder, and checkpoints that a run resumes from bit for bit.
-import { readFile } from "node:fs/promises";
-import { join } from "node:path";
 import { ConfigError } from "../errors.ts";
 import { weightReads } from "../io/model_folder.ts";
 import { version } from "../version.ts";
@@ -8,12 +6,9 @@ import { bufferReads, createBufferFile, type BufferSpec } from "../io/buffer_fil
 import { saveCheckpoint, type CheckpointState } from "../io/checkpoint.ts";
 import { writeInto } from "../io/atomic_folder.ts";
 import { saveModelFiles, staleModelFile } from "../io/save_model.ts";
-import { writeText } from "../io/write.ts";
 import { openModel } from "../engine/background.ts";
+import { saveProducts } from "./products.ts";
 import type { Trainer } from "./trainer.ts";
-
-/** In a checkpoint made on a GPU: which algorithms multiplied. */
-const PRODUCTS = "products.txt";
 
 /** What the optimiser needs to go on: moments and the exact parameters (masters, where the weights are rounded copies). */
 function stateBuffers(t: Trainer): BufferSpec[] {
@@ -56,13 +51,12 @@ export async function saveRunCheckpoint(t: Trainer, outputDir: string, configHas
   await saveCheckpoint(outputDir, state, async (dir) => {
     await writeModel(t, dir);
     await t.loaded.session.writeFiles(await createBufferFile(dir, "optimizer", stateBuffers(t)));
-    const choices = await t.loaded.session.choices();
-    if (choices !== "") await writeText(join(dir, PRODUCTS), choices);
+    await saveProducts(t.loaded.session, dir);
   });
 }
 
-/** Put a checkpoint's state back into a fresh trainer; logs where its bits may differ from those of the run that made it. Throws ConfigError where the rows are not those that it was made with. */
-export async function restore(t: Trainer, dir: string, state: CheckpointState, log: (message: string) => void): Promise<void> {
+/** Put a checkpoint's state back into a fresh trainer. Throws ConfigError where the rows are not those that it was made with. */
+export async function restore(t: Trainer, dir: string, state: CheckpointState): Promise<void> {
   const { rows } = state.extra;
   if (rows !== undefined && rows !== t.data.hash)
     throw new ConfigError(`resume: must have the rows that the run began with, got others (their tokens differ from those of ${dir})`);
@@ -74,9 +68,6 @@ export async function restore(t: Trainer, dir: string, state: CheckpointState, l
     const rounded = reads.filter((r) => r.buffer.startsWith("optimizer/master/")).map((r) => ({ ...r, buffer: r.buffer.replace("optimizer/master/", "weights/") }));
     await session.readFiles(rounded);
   }
-  const products = await readFile(join(dir, PRODUCTS), "utf8").catch(() => ""); // a damaged checkpoint was refused before
-  if (products !== "" && !(await session.adopt(products)))
-    log(`resume: the run's products were made by ${products.split("\n")[0]}, not by what is here: from now on its bits may differ from those of the run never stopped`);
   t.step = state.step;
   t.numTokens = Number(state.extra["numTokens"] ?? 0);
   t.evaluated = Number(state.extra["evaluated"] ?? 0);

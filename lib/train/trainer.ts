@@ -16,6 +16,7 @@ import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
 import { memoryOfRun, refuseIfTooLarge } from "./memory.ts";
+import { goOnWith, handOver } from "./products.ts";
 import { cacheDir, referenceLogps, type ReferenceOptions } from "./reference.ts";
 import { sftTask } from "./sft_task.ts";
 import { Sums, type TaskRun } from "./task.ts";
@@ -75,9 +76,10 @@ export class Trainer {
     ({ perEpoch: this.stepsPerEpoch, total: this.totalSteps } = stepsOf(data.trees.length, config));
   }
 
-  /** Open the model, prepare the data, compile, and for DPO score the reference. */
-  static async create(task: Task, config: RunConfig, hooks: Hooks, options: Pick<SessionOptions, "named"> = {}): Promise<Trainer> {
-    const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }), ...options };
+  /** Open the model, prepare the data, compile, and for DPO score the reference. `products`: those of the checkpoint that the run goes on from. */
+  static async create(task: Task, config: RunConfig, hooks: Hooks, options: Pick<SessionOptions, "named"> & { readonly products?: string } = {}): Promise<Trainer> {
+    const { products, ...named } = options;
+    const machine = { device: config.device, dtype: config.dtype, ...(config.threads && { threads: config.threads }), ...named };
     const loaded = await loadModel(config.model, machine);
     try {
       for (const w of loaded.model.config.warnings) hooks.log(w);
@@ -93,6 +95,7 @@ export class Trainer {
       const memory = await memoryOfRun(loaded, Object.values(plans), scoredSizes(task, layouts), other?.loaded);
       await refuseIfTooLarge(memory, config.memoryLimit, shrinking(task, config, loaded, layouts));
       const start = performance.now();
+      if (products !== undefined) await goOnWith(products, [loaded, ...(other ? [other.loaded] : [])].map((l) => l.session), hooks.log);
       const sets: RowsOfRun[] = [];
       for (const [i, layout] of setsOf(layouts).entries()) {
         if (task === "sft") sets.push({ layout, run: sftTask() });
@@ -102,6 +105,7 @@ export class Trainer {
           sets.push({ layout, run: dpoRun(config as DpoConfig, layout.trees, reference) });
         }
       }
+      if (other) await handOver(other.loaded, loaded);
       await other?.[Symbol.asyncDispose]();
       const referenceSeconds = task === "dpo" ? (performance.now() - start) / 1000 : 0;
       const engine = await Engine.create(loaded, headsOf(layouts), plans, adam);

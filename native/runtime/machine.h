@@ -45,8 +45,8 @@ class Machine {
   virtual Status refusal() const = 0;  // why the last memory that was asked for came back empty
   virtual Status name_calls() = 0;  // from now on calls are launched one by one and each is named to a profiler
   virtual Peak peak() = 0;
-  // What a library chose for this session's calls, on which their bits depend, as text; empty where nothing was chosen. A session that goes on
-  // with another's work adopts it before its first run; false where this device or its library is not the one that chose.
+  // What a library chose for this session's calls, on which their bits depend, as text: a first line that names device and library, then what was
+  // chosen. A session that goes on with another's work adopts it before its first run; false where device or library is not the one that chose.
   virtual std::string choices() const = 0;
   virtual bool adopt(const std::string& choices) = 0;
 };

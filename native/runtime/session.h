@@ -98,7 +98,7 @@ class Session {
 
   // Of a device with memory of its own (machine.h); elsewhere there is nothing to choose.
   std::string choices() const { return machine_ ? machine_->choices() : ""; }
-  bool adopt(const std::string& choices) { return machine_ ? machine_->adopt(choices) : false; }
+  bool adopt(const std::string& choices) { return machine_ ? machine_->adopt(choices) : choices.empty(); }
 
   const Device& device() const { return *device_; }
   int threads() const { return pool_->threads(); }

@@ -1,13 +1,14 @@
 // Products by cuBLASLt's stand-in on the emulator (native/simt/stand_in): what it is, whole runs with it, where the library is looked for, and
 // what was chosen once and stays.
 import { execFile } from "node:child_process";
-import { copyFileSync, mkdirSync, writeFileSync } from "node:fs";
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { attune } from "../cli/attune.ts";
+import { root } from "../runtime/tools.ts";
 import { build, check, standIn, standInCheck, unbuildable } from "./build.ts";
-import { alike, clean, dir, done, env, prepare, read, run, type Way } from "./runs.ts";
+import { alike, clean, dir, done, env, prepare, read, run, type Done, type Way } from "./runs.ts";
 
 afterAll(clean);
 const lt = (more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv => ({ ATTUNE_CUBLASLT: standIn, ...more });
@@ -48,20 +49,100 @@ describe.skipIf(unbuildable !== null)("products by cuBLASLt's stand-in", () => {
     expect(other.sha).not.toBe(graph.sha);
   }, 300_000);
 
-  test("a resumed run multiplies as its checkpoint says, and says so where it cannot", async () => {
-    const way: Way = { max_steps: 4, save_steps: 2 };
-    const whole = await done("lt-whole", { ...way, env: lt() });
-    for (const [out, more, says] of [
-      ["lt-moved", { ATTUNE_STAND_IN_FIRST: "1", XDG_CACHE_HOME: join(dir, "elsewhere") }, false],
-      ["lt-newer", { ATTUNE_STAND_IN_VERSION: "130200" }, true],
-    ] as const) {
-      const stopped = await run(out, { ...way, env: lt({ ATTUNE_SIMT_FAIL: "lost:600" }) });
-      expect(stopped.code).toBe(5);
-      const { code, stderr } = await run(out, { ...way, resume: true, env: lt(more) });
-      expect(code, stderr).toBe(0);
-      expect(stderr.includes("from now on its bits may differ from those of the run never stopped")).toBe(says);
-      if (!says) expect(read(out).sha).toBe(whole.sha);
+  describe("a run resumed", () => {
+    const pace = { max_steps: 4, save_steps: 2 };
+    /** A run, cut back to its first checkpoint and resumed in another way: what it had left when it was whole, and what it said then. */
+    async function resumed(out: string, first: Way, then: Way): Promise<{ readonly whole: Done; readonly said: string }> {
+      const whole = await done(out, { ...first, ...pace });
+      for (const file of ["model.safetensors", "metrics.jsonl", "report.html"]) rmSync(join(dir, out, file));
+      const { code, stderr: said } = await run(out, { ...then, ...pace, resume: true });
+      expect(code, said).toBe(0);
+      expect(said).toContain("resumed from step 2");
+      return { whole, said };
     }
+    const elsewhere = (name: string): NodeJS.ProcessEnv => lt({ ATTUNE_STAND_IN_FIRST: "1", XDG_CACHE_HOME: join(dir, name) });
+
+    test.each([
+      ["sft", {}],
+      ["dpo", {}],
+      ["dpo", { ref_model: join(dir, "model-32") }],
+    ] as const)("elsewhere, where the library prefers another algorithm and the caches are empty, has the bits of the run never stopped: %s, %o", async (task, more) => {
+      const name = `moved-${task}-${Object.keys(more).length}`;
+      const way = { task, ...more };
+      const { whole, said } = await resumed(name, { ...way, env: lt({ XDG_CACHE_HOME: join(dir, `${name}-home`) }) }, { ...way, env: elsewhere(`${name}-a`) });
+      expect(said).not.toContain("its bits may differ");
+      expect(read(name).sha).toBe(whole.sha);
+      const other = await done(`${name}-other`, { ...way, ...pace, env: elsewhere(`${name}-b`) });
+      expect(other.sha).not.toBe(whole.sha); // bits do tell which algorithm it was
+    }, 300_000);
+
+    test.each([
+      ["a newer library", lt(), lt({ ATTUNE_STAND_IN_VERSION: "130200" }), "cuBLASLt 130100", "cuBLASLt 130200"],
+      ["no library", lt(), { ATTUNE_CUBLASLT: "off" }, "cuBLASLt 130100", "no cuBLASLt"],
+      ["a library where there was none", { ATTUNE_CUBLASLT: "off" }, lt(), "no cuBLASLt", "cuBLASLt 130100"],
+    ])("with %s says that its bits may differ", async (name, first, then, before, now) => {
+      const { said } = await resumed(name.replaceAll(" ", "-"), { env: first }, { env: then });
+      const line = `resume: the run's matrices were multiplied by simt, an emulator, ${before}, and are now by simt, an emulator, ${now}: from now on its bits may differ`;
+      expect(said).toContain(line);
+    });
+
+    test("on the CPU, or from there, says so too; on the same device nothing is said", async () => {
+      for (const [from, to, says] of [
+        ["simt", "cpu", "by simt, an emulator, no cuBLASLt, and are now by the CPU: "],
+        ["cpu", "simt", "by the CPU, and are now by simt, an emulator, no cuBLASLt: "],
+        ["cpu", "cpu", null],
+        ["simt", "simt", null],
+      ] as const) {
+        const { said } = await resumed(`${from}-then-${to}`, { device: from }, { device: to });
+        if (says) expect(said).toContain(says);
+        else expect(said).not.toContain("multiplied by");
+      }
+    });
+  });
+
+  describe("what was chosen for a product", () => {
+    interface Told {
+      readonly adopted: readonly boolean[];
+      readonly before: string;
+      readonly after: string;
+    }
+    const child = async (cache: string, more: NodeJS.ProcessEnv, ...adopted: string[]): Promise<Told> => {
+      const { stdout } = await exec(process.execPath, [join(root, "test/cuda/choices_child.mjs"), ...adopted], { env: { ...env, ...lt(more), XDG_CACHE_HOME: join(dir, cache) } });
+      return JSON.parse(stdout) as Told;
+    };
+    const maker = "simt, an emulator, cuBLASLt 130100\n";
+    const algorithm = (choices: string): string => /617474756e65 0{15}(\d)/.exec(choices)![1]!;
+    const by = (choices: string, other: string): string => choices.replace(/(617474756e65 0{15})\d/, `$1${other}`);
+
+    test("is timed once, kept in the cache folder for this device and version, and obeyed from there", async () => {
+      mkdirSync(join(dir, "chosen"));
+      const { before, after } = await child("chosen", {});
+      expect(before).toBe(maker);
+      expect(after.startsWith(maker)).toBe(true);
+      const file = join(dir, "chosen/attune/cublaslt/simt,-an-emulator-130100");
+      expect(readFileSync(file, "utf8")).toBe(after.slice(maker.length));
+      for (const other of ["0", "1", "2"]) {
+        writeFileSync(file, by(after.slice(maker.length), other));
+        expect(algorithm((await child("chosen", { ATTUNE_STAND_IN_FIRST: `${(Number(other) + 1) % 3}` })).after)).toBe(other);
+      }
+      expect(algorithm((await child("chosen", { ATTUNE_CUBLASLT_TUNE: "off", ATTUNE_STAND_IN_FIRST: "0" })).after)).toBe("0"); // and not the file's 2
+      writeFileSync(file, "400 400 400 torn\n");
+      expect((await child("chosen", {})).after.startsWith(maker)).toBe(true);
+      expect(readdirSync(join(dir, "chosen/attune/cublaslt"))).toHaveLength(1);
+      await child("chosen", { ATTUNE_STAND_IN_VERSION: "130200" });
+      expect(readdirSync(join(dir, "chosen/attune/cublaslt"))).toHaveLength(2);
+    });
+
+    test("can be adopted before the file is asked, whole or not at all", async () => {
+      const first = await child("adopted", { ATTUNE_CUBLASLT_TUNE: "off", ATTUNE_STAND_IN_FIRST: "1" });
+      const choices = by(first.after, "2");
+      const line = choices.slice(maker.length);
+      const newer = choices.replace("130100", "130200");
+      const refused = ["", "nonsense", newer, `${choices}400 400\n`, choices.slice(0, -1), `another GPU, cuBLASLt 130100\n${line}`];
+      const told = await child("adopted", { ATTUNE_STAND_IN_FIRST: "0" }, choices, ...refused);
+      expect(told.adopted).toEqual([true, ...refused.map(() => false)]);
+      expect([told.before, told.after]).toEqual([choices, choices]);
+    });
   });
 
   describe("the library is looked for", () => {

@@ -87,6 +87,7 @@ export async function prepare(): Promise<void> {
   mkdirSync(join(dir, "cache"));
   await model(64, 4, 2);
   await model(128, 2, 1);
+  await model(32, 4, 1);
   for (const name of ["sft", "dpo"]) {
     const rows = readFileSync(join(recipe, `data/${name}.jsonl`), "utf8").split("\n").slice(0, 16);
     writeFileSync(join(dir, `${name}.jsonl`), rows.join("\n"));

@@ -30,15 +30,17 @@ bool tunes() {
   return tune == nullptr || std::strcmp(tune, "off") != 0;
 }
 
-// GPU and version, as a file's name and a text's first line; empty where the GPU does not answer.
-std::string made_by() {
+// Empty where the GPU does not answer.
+std::string gpu() {
   int device = 0;
   cudaDeviceProp p;
-  if (cudaGetDevice(&device) != cudaSuccess || cudaGetDeviceProperties(&p, device) != cudaSuccess) return "";
-  std::string name = std::string(p.name) + "-" + std::to_string(library().GetVersion());
-  std::replace(name.begin(), name.end(), ' ', '-');
-  std::replace(name.begin(), name.end(), '/', '-');
-  return name;
+  return cudaGetDevice(&device) == cudaSuccess && cudaGetDeviceProperties(&p, device) == cudaSuccess ? p.name : "";
+}
+
+// Whose choices they are: a text's first line. Where there is no library, gemm.cu's kernels multiply, and that is said too.
+std::string made_by() {
+  const std::string name = gpu();
+  return name.empty() ? "" : name + ", " + (library() ? "cuBLASLt " + std::to_string(library().GetVersion()) : "no cuBLASLt");
 }
 
 // A line: the key's eight numbers and the algorithm's eight words.
@@ -57,10 +59,16 @@ std::string line_of(const Key& key, const Algorithm& algorithm) {
   return s;
 }
 bool parse(const char* line, Key* key, Algorithm* algorithm) {
-  char* at = const_cast<char*>(line);
-  for (int64_t& v : *key) v = std::strtoll(at, &at, 10);
-  for (uint64_t& v : algorithm->data) v = std::strtoull(at, &at, 16);
-  return at != line && *at == '\n';
+  bool good = true;
+  const auto word = [&](auto read, auto* to, int base) {
+    char* end = nullptr;
+    *to = read(line, &end, base);
+    good = good && end != line;
+    line = end;
+  };
+  for (int64_t& v : *key) word(std::strtoll, &v, 10);
+  for (uint64_t& v : algorithm->data) word(std::strtoull, &v, 16);
+  return good && *line == '\n';
 }
 
 // The index of the fastest proposal. y is left alone: the products go to memory of their own.
@@ -103,10 +111,13 @@ void Choices::open() {
   opened_ = true;
   const char* cache = std::getenv("XDG_CACHE_HOME");
   const char* home = std::getenv("HOME");
-  const std::string name = made_by();
+  std::string name = gpu();
   if (name.empty() || ((cache == nullptr || *cache == 0) && (home == nullptr || *home == 0))) return;
   std::string folder = cache && *cache ? cache : std::string(home) + "/.cache";
   for (const char* part : {"", "/attune", "/cublaslt"}) mkdir((folder += part).c_str(), 0777);
+  name += "-" + std::to_string(library().GetVersion());
+  std::replace(name.begin(), name.end(), ' ', '-');
+  std::replace(name.begin(), name.end(), '/', '-');
   path_ = folder + "/" + name;
   if (std::FILE* f = std::fopen(path_.c_str(), "r")) {
     char line[512];
@@ -139,15 +150,16 @@ void Choices::keep(const Key& key, const Algorithm& algorithm, bool timed) {
 }
 
 std::string Choices::text() const {
-  if (used_.empty()) return "";
-  std::string all = made_by() + "\n";
+  const std::string maker = made_by();
+  if (maker.empty()) return "";
+  std::string all = maker + "\n";
   for (const auto& [key, algorithm] : used_) all += line_of(key, algorithm);
   return all;
 }
 
 bool Choices::adopt(const std::string& text) {
   const size_t first = text.find('\n');
-  if (first == std::string::npos || !library() || text.substr(0, first) != made_by()) return false;
+  if (first == std::string::npos || text.substr(0, first) != made_by()) return false;
   std::map<Key, Algorithm> all;
   for (size_t at = first + 1; at < text.size();) {
     const size_t end = text.find('\n', at);

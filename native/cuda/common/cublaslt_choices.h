@@ -19,7 +19,7 @@ class Choices {
   // `timed`: worth keeping in the cache folder for later runs on this machine.
   void keep(const Key& key, const Algorithm& algorithm, bool timed);
 
-  // What was used so far. Empty where nothing was multiplied by the library.
+  // What was used so far. Its first line stands there before any product does; empty where the GPU does not answer.
   std::string text() const;
   // Goes on with another session's choices, before any of its own. False, and nothing is taken, where they were made by another GPU or
   // version of the library, or are no such text.
