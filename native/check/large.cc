@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/common/open.h"
 #include "../cuda/kernels.h"
 #include "../runtime/op_info.h"
+#include "gpu.h"
 #include "value.h"
 
 namespace attune {
@@ -35,13 +35,6 @@ void must(cudaError_t error, const char* what) {
 
 class Device {
  public:
-  Device() {
-    if (std::string why = cuda::open(0, &properties_); !why.empty()) {
-      std::printf("device: %s\n", why.c_str());
-      std::exit(5);
-    }
-    must(cudaStreamCreate(&stream_), "stream");  // one that waits for the default stream, where uploads end after their calls return
-  }
   // All that was taken since is free again.
   void clear() {
     for (void* data : owned_) cudaFree(data);
@@ -101,8 +94,8 @@ class Device {
     }
     return t;
   }
-  cudaStream_t stream_;
   cuda::Properties properties_;
+  cudaStream_t stream_ = open_gpu(&properties_);
   std::vector<void*> owned_;
 };
 

@@ -15,11 +15,11 @@
 #include <vector>
 
 #include "../cpu/kernels.h"
-#include "../cuda/common/open.h"
 #include "../cuda/kernels.h"
 #include "../runtime/device.h"
 #include "../runtime/op_info.h"
 #include "../runtime/program.h"
+#include "gpu.h"
 #include "value.h"
 
 namespace attune {
@@ -110,14 +110,6 @@ std::vector<Bytes> on_cpu(const Case& c) {
 
 class Gpu {
  public:
-  Gpu() {
-    if (std::string why = cuda::open(0, &device_); !why.empty()) {
-      std::printf("device: %s\n", why.c_str());
-      std::exit(5);
-    }
-    must(cudaStreamCreate(&stream_), "stream");  // one that waits for the default stream, where uploads end after their calls return
-  }
-
   std::vector<Bytes> run(const Case& c, bool in_place) {
     std::vector<void*> places, owned;
     for (const Value& v : c.slots) places.push_back(v.present ? take(v.bytes, &owned) : nullptr);
@@ -150,8 +142,8 @@ class Gpu {
     owned->push_back(data);
     return data;
   }
-  cudaStream_t stream_;
   cuda::Properties device_;
+  cudaStream_t stream_ = open_gpu(&device_);
 };
 
 // Both sides round once from fp32: a last place of bf16, and of fp32 what two orders of a sum differ by.

@@ -12,8 +12,8 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/common/open.h"
 #include "../cuda/kernels.h"
+#include "gpu.h"
 
 namespace attune {
 
@@ -128,14 +128,6 @@ inline std::string compare(const char* what, const Values& got, const Values& wa
 
 class Runner {
  public:
-  Runner() {
-    const std::string why = cuda::open(0, &device_);
-    if (!why.empty()) {
-      std::printf("device: %s\n", why.c_str());
-      std::exit(5);
-    }
-    must(cudaStreamCreate(&stream_), "stream");
-  }
   template <class Op> std::string run(const Op& op, void (*queue)(const Op&, cuda::Stream&), int64_t (*scratch)(const Op&)) {
     void* extra = nullptr;
     const int64_t bytes = std::max<int64_t>(scratch(op), 256);
@@ -162,8 +154,8 @@ class Runner {
 
  private:
   static constexpr uint32_t kEmptyHash = 2166136261u;
-  cudaStream_t stream_;
   cuda::Properties device_;
+  cudaStream_t stream_ = open_gpu(&device_);
   uint32_t hash_ = kEmptyHash;
 };
 
