@@ -11,6 +11,7 @@ import { dataOptions } from "./data_options.ts";
 import { dpoTask } from "./dpo_task.ts";
 import { loadModel, readMasters, readWeights, type LoadedModel } from "../engine/model.ts";
 import type { ScoreSizes } from "../engine/programs.ts";
+import type { Outputs } from "../engine/scorer.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
 import { evaluate } from "./evaluation.ts";
@@ -33,6 +34,9 @@ interface RowsOfRun {
   readonly layout: Layout;
   readonly run: TaskRun;
 }
+
+/** Micro-batches that are queued at a time. */
+const AHEAD = 2;
 
 /** What one optimiser step is made of. */
 interface Batches {
@@ -146,9 +150,15 @@ export class Trainer {
     const { config, engine } = this;
     const { run } = this.#training;
     const { trees, divisor, micros } = await (this.#ahead?.step === this.step ? this.#ahead.batches : this.#batches(this.step));
-    // All at once, so that the device never waits for JavaScript: the session runs them in this order.
-    const running = micros.map(({ fed, inputs }) => engine.training.run(fed, 1 / Math.max(1, divisor), inputs, { profile: engine.profile }));
-    const [norm, ...outs] = await Promise.all([engine.gradNorm(), ...running]);
+    // In this order, AHEAD of them at a time: the device never waits for JavaScript, nor the event loop for a whole step's copies.
+    const queued: Promise<Outputs>[] = [];
+    for (const [i, { fed, inputs }] of micros.entries()) {
+      if (i >= AHEAD) await queued[i - AHEAD];
+      const running = engine.training.run(fed, 1 / Math.max(1, divisor), inputs, { profile: engine.profile });
+      running.catch(() => {}); // the first that fails is the one awaited
+      queued.push(running);
+    }
+    const [norm, ...outs] = await Promise.all([engine.gradNorm(), ...queued]);
     const sums = new Sums();
     const strays: string[] = [];
     for (const [i, { fed }] of micros.entries()) {
