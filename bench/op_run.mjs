@@ -91,18 +91,20 @@ function homeOf(v) {
 
 /**
  * Time `def` in a session of its own: milliseconds at the median, p20 and p80, the rate by the op's own cost, and the share of `peak` that it reaches
- * (the larger of its operations' and its bytes' time at the peak, over the median). On a GPU also the gemm in use and, as medians over the samples,
- * clock, power and temperature.
+ * (the larger of its operations' and its bytes' time at the peak, over the median). On a GPU also the gemm in use and, as medians while it ran (its
+ * warm-up too), clock, power and temperature.
  */
 export const benchOp = (def, asked, options = {}) => inSession(options, (session) => timed(session, def, asked, options));
 
 /** Launch `def` exactly once (a backward op behind its forward): what a profiler of kernels is to see. */
-export const runOnce = (def, asked, options = {}) =>
-  inSession(options, async (session) => {
+export const runOnce = (def, asked, options = {}) => {
+  process.env.ATTUNE_CUBLASLT_TUNE ??= "off"; // timing a product's algorithms would launch them too
+  return inSession(options, async (session) => {
     const { loaded, names } = await loadOp(session, def, asked);
     await session.run(loaded);
     return { op: def.name, sizes: sizesOf(def, asked), device: session.device, ran: names };
   });
+};
 
 async function inSession({ device = "cpu", threads }, work) {
   const session = Session.create({ device, tableHash: tableHash(), ...(threads && { threads }) });
@@ -144,8 +146,12 @@ async function timed(session, def, asked, { seconds = 0.5, iterations = 5, warmu
     },
     { async: true, beforeEach: async () => { for (const name of overwritten) await session.write(name, data.get(name)); } },
   );
-  await bench.run();
-  const seen = gpu && { gemm: gpu.gemm, ...(await gpu.seen.stop()) };
+  let seen;
+  try {
+    await bench.run();
+  } finally {
+    seen = gpu && { gemm: gpu.gemm, ...(await gpu.seen.stop()) };
+  }
   const { samples } = bench.tasks[0].result.latency;
   const [flops, bytes] = mine.map((i) => costOf(program.instructions[i])).reduce(([f, b], c) => [f + c.flops * share, b + c.bytes], [0, 0]);
   const median = quantile(samples, 0.5);

@@ -60,6 +60,16 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     expect(await micros({ task: "dpo", prompt_trees: false })).toBe(3);
   }, 120_000);
 
+  test("bench --once launches an op's kernel once: to refuse a second launch changes nothing, to refuse the first fails", async () => {
+    const once = (n: number): Promise<number> =>
+      promisify(execFile)(process.execPath, [join(root, "bench/op.mjs"), "swiglu", "--once", "--device", "simt", "--tokens", "8"], { env: { ...env, ATTUNE_SIMT_FAIL: `launch:${n}` } }).then(
+        () => 0,
+        (error: { code: number }) => error.code,
+      );
+    expect(await once(2)).toBe(0);
+    expect(await once(1)).not.toBe(0);
+  });
+
   test("profile --no-graph names each call to a profiler; without it nothing is named", async () => {
     const ranges = async (...flags: string[]): Promise<string[]> => {
       const { code, stderr } = await attune(["profile", runFile("ranges", { tokens_per_batch: 400 }), "--steps", "1", ...flags], { env: { ...env, ATTUNE_SIMT_RANGES: "1" } });
