@@ -1,7 +1,7 @@
 // The device `cuda`, and in the tests' build `simt`, its twin on the emulator: memory, copies, and recordings as CUDA graphs.
 // A recording's first run launches its list call by call, which loads every kernel and lets libraries choose; later runs replay a
-// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call. After `name_calls` every run is such a list, each call in an
-// NVTX range of its op and name, for Nsight Systems.
+// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call. After
+// `name_calls` every run launches the list, each call in an NVTX range of its op and name, for Nsight Systems.
 // A kernel fails after its launch has returned, so an error of a run names no kernel; with ATTUNE_CUDA_BLOCKING=1 each is waited for and
 // the error names it. Most errors of a run lose the device for the whole process: every later call says so.
 #include <cuda_runtime.h>
