@@ -73,6 +73,29 @@ export function loadTokenizer(folder: string): Tokenizer {
   return buildTokenizer(text, config, map, templates, file);
 }
 
+/** What is read of tokenizer.json here; the library has checked the rest. */
+interface TokenizerFile {
+  readonly model?: { readonly continuing_subword_prefix?: unknown; readonly merges?: unknown; readonly vocab?: unknown } | null;
+  readonly added_tokens?: { content: string; special: boolean }[];
+  readonly post_processor?: unknown;
+}
+
+/** What the library (tokenizers 0.23, BPE) ends the process on instead of saying so: merges that lack the model's prefix, or make no token. */
+function checkMerges(model: TokenizerFile["model"], file: string): void {
+  const { continuing_subword_prefix: given, merges, vocab } = model ?? {};
+  if (!Array.isArray(merges) || typeof vocab !== "object" || vocab === null) return;
+  const prefix = typeof given === "string" ? given : "";
+  for (const [i, merge] of (merges as unknown[]).entries()) {
+    const pair: unknown = typeof merge === "string" ? merge.split(" ") : merge;
+    const [first, second] = Array.isArray(pair) ? (pair as unknown[]) : [];
+    if (typeof first !== "string" || typeof second !== "string") continue; // said by the library
+    const whole = first + second.slice(prefix.length);
+    if (second.startsWith(prefix) && Object.hasOwn(vocab, whole)) continue;
+    const must = second.startsWith(prefix) ? "each must make a token of the vocabulary" : `the second part of each must begin with continuing_subword_prefix ${JSON.stringify(prefix)}`;
+    throw new DataError(`${file}: model.merges: ${must}, got ${JSON.stringify([first, second])} as merge ${i} (is the download whole?)`);
+  }
+}
+
 function buildTokenizer(
   text: string,
   config: JsonObject,
@@ -80,10 +103,14 @@ function buildTokenizer(
   templates: ReadonlyMap<string, string>,
   file: string,
 ): Tokenizer {
+  let document: TokenizerFile;
   let backend: Backend;
   try {
+    document = JSON.parse(text) as TokenizerFile; // the library lets some through that are no JSON
+    checkMerges(document?.model, file);
     backend = Backend.fromString(text);
   } catch (e) {
+    if (e instanceof DataError) throw e;
     throw new DataError(
       `${file}: must be a file of the tokenizers library, got an error: ${(e as Error).message} (is the download whole?)`,
       { cause: e },
@@ -91,10 +118,6 @@ function buildTokenizer(
   }
   backend.disableTruncation();
   backend.disablePadding();
-  const document = JSON.parse(text) as {
-    added_tokens?: { content: string; special: boolean }[];
-    post_processor?: unknown;
-  };
   const added = new Map((document.added_tokens ?? []).map((t) => [t.content, t.special]));
   // As transformers 5: special_tokens_map.json is read only beside a config without added_tokens_decoder, and then wins.
   const decoder = config.get("added_tokens_decoder");

@@ -116,6 +116,10 @@ describe("a tokenizer", () => {
   });
 });
 
+const chatml = JSON.parse(readFileSync(fixture("tokenizers/chatml/tokenizer.json"), "utf8")) as { model: { vocab: Record<string, number>; merges: string[][] } };
+/** Two tokens whose merge is longer than any. */
+const LONGEST = Object.keys(chatml.model.vocab).sort((a, b) => b.length - a.length).slice(0, 2);
+
 describe("a folder that cannot be used is named", () => {
   const cases: Record<string, [Record<string, object | string | null>, RegExp]> = {
     "no tokenizer.json": [{ "tokenizer.json": null }, /must hold tokenizer\.json, got none/],
@@ -127,6 +131,14 @@ describe("a folder that cannot be used is named", () => {
     "a tokenizer.json that is no JSON": [
       { "tokenizer.json": "{" },
       /tokenizer\.json: must be a file of the tokenizers library/,
+    ],
+    "merges that lack their prefix, on which the library ends the process": [
+      { "tokenizer.json": { ...chatml, model: { ...chatml.model, continuing_subword_prefix: "##" } } },
+      /model\.merges: the second part of each must begin with continuing_subword_prefix "##", got \["t","h"\] as merge 0/,
+    ],
+    "a merge that makes no token, on which the library ends the process": [
+      { "tokenizer.json": { ...chatml, model: { ...chatml.model, merges: [...chatml.model.merges, LONGEST] } } },
+      /model\.merges: each must make a token of the vocabulary, got \["\S+","\S+"\] as merge 210/,
     ],
     "a config that is no JSON": [{ "tokenizer_config.json": "{," }, /tokenizer_config\.json: must be a JSON object/],
     "a config that is a list": [{ "tokenizer_config.json": "[]" }, /tokenizer_config\.json: must be a JSON object/],
