@@ -6,7 +6,7 @@ import { type } from "#lib/ir/types.js";
 import { vjp } from "#lib/ir/vjp.js";
 import { linear } from "#lib/ops/gemm.js";
 import { logSoftmaxGather } from "#lib/ops/log_softmax_gather.js";
-import { fill } from "#lib/ops/primitives/elementwise.js";
+import { add, exp, fill } from "#lib/ops/primitives/elementwise.js";
 import { compile } from "#lib/passes/compile.js";
 import { checkPlaces } from "#lib/passes/place.js";
 
@@ -33,4 +33,15 @@ test("a gradient takes over the place of what it is the gradient of, where both 
 test("but not where the widths differ: a row of it would lie on other rows, which another thread may still have to read", () => {
   const { logits, dlogits } = head("bfloat16");
   expect(dlogits).not.toBe(logits);
+});
+
+test("x + x.W does not take the place of x, which the product still reads", () => {
+  const g = trace(() => {
+    const x = exp(buffer("inputs/x", type([8, 8], "float32")));
+    store("outputs/y", exp(add(x, linear(x, buffer("weights/w", type([8, 8], "float32"))))));
+  });
+  const code = compile(g).instructions.find((c) => c.def.name === "gemm")!;
+  const [a, , , onto, y] = code.slots.map((s) => s?.offset); // a, b, bias, onto, y
+  expect(onto).toBe(a); // the sum was folded into the product
+  expect(y).not.toBe(a);
 });
