@@ -47,8 +47,8 @@ export const adamwOp = defineOp({
       attrs: { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0.1 },
     },
     {
-      inputs: { g: normal32(7, 35), m: normal32(7, 35), v: positive32(7, 35), scale: scalar(1), lr: scalar(0.001), bias1: scalar(0.19), bias2: scalar(0.002), w: normal(7, 35), master: normal32(7, 35) },
-      attrs: { beta1: 0.9, beta2: 0.999, eps: 1e-8, decay: 0 },
+      inputs: { g: normal32(7, 35), m: normal32(7, 35), v: positive32(7, 35), scale: scalar(1), lr: scalar(0.1), bias1: scalar(0.19), bias2: scalar(0.5), w: normal(7, 35), master: normal32(7, 35) },
+      attrs: { beta1: 0.9, beta2: 0.999, eps: 0.5, decay: 0 }, // an eps that shows where it is added
     },
   ],
 });

@@ -65,6 +65,7 @@ Environment read_environment() {
   e.capability = static_cast<int>(number("ATTUNE_SIMT_ARCH", 90));
   e.sms = static_cast<int>(number("ATTUNE_SIMT_SMS", 4));
   e.memory = number("ATTUNE_SIMT_MEMORY", e.memory);
+  e.kernels = std::getenv("ATTUNE_SIMT_KERNELS") != nullptr;
   if (const char* fail = std::getenv("ATTUNE_SIMT_FAIL")) {
     const char* colon = std::strchr(fail, ':');
     const uint64_t nth = colon ? std::strtoull(colon + 1, nullptr, 0) : 1;

@@ -19,6 +19,7 @@ using Task = std::function<void()>;
 struct Environment {
   int capability = 90, sms = 4;
   uint64_t memory = uint64_t{16} << 30;
+  bool kernels = false;  // each kernel that runs is a line of stderr
   uint64_t fail_malloc = 0, fail_launch = 0, fail_lost = 0;  // the n-th from 1; 0 never
 };
 const Environment& environment();

@@ -50,18 +50,20 @@ export interface Done {
   readonly metrics: Record<string, number>[];
   readonly sha: string;
   readonly weights: Float64Array;
+  /** Names of the kernels that ran, sorted; none on cpu. */
+  readonly kernels: readonly string[];
 }
 /** What a finished run left. */
-export function read(out: string): Done {
+export function read(out: string, stderr = ""): Done {
   const lines = readFileSync(join(dir, out, "metrics.jsonl"), "utf8").trim().split("\n");
   const file = readFileSync(join(dir, out, "model.safetensors"));
   const metrics = lines.map((l) => JSON.parse(l) as Record<string, number>).filter((m) => m["grad_norm"] !== undefined);
-  return { metrics, sha: createHash("sha256").update(file).digest("hex"), weights: weightsOf(file) };
+  return { metrics, sha: createHash("sha256").update(file).digest("hex"), weights: weightsOf(file), kernels: [...new Set(stderr.match(/(?<=^simt: kernel ).+$/gm))].sort() };
 }
 export async function done(out: string, way: Way): Promise<Done> {
-  const ran = await run(out, way);
-  expect(ran.code, ran.stderr).toBe(0);
-  return read(out);
+  const ran = await run(out, { ...way, env: { ATTUNE_SIMT_KERNELS: "1", ...way.env } });
+  expect(ran.code, ran.stderr.replaceAll(/^simt: kernel .+\n/gm, "")).toBe(0);
+  return read(out, ran.stderr);
 }
 
 /** All elements of a file of float32 or bfloat16, in its order. */

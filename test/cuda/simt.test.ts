@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { attune, type Ran } from "../cli/attune.ts";
 import { root } from "../runtime/tools.ts";
 import { build, check, unbuildable } from "./build.ts";
-import { alike, clean, command, dir, done, env, prepare, run, runFile, steps, type Way } from "./runs.ts";
+import { alike, clean, command, dir, done, env, prepare, run, runFile, steps, type Done, type Way } from "./runs.ts";
 
 afterAll(clean);
 if (unbuildable !== null) console.warn(`test/cuda: skipped, ${unbuildable}`);
@@ -47,6 +47,11 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
       const older = await done(`${name}-80`, { ...way, env: { ATTUNE_SIMT_ARCH: "80" } });
       expect(cpu.metrics.length).toBe(steps);
       for (const simt of [graph, older]) alike(cpu, simt, tolerance);
+      const attentions = (ran: Done): string[] => [...new Set(ran.kernels.flatMap((k) => /^attention_(?:forward|dq|dkdv).*_(\w+)$/.exec(k)?.[1] ?? []))];
+      expect(attentions(graph)).toEqual([dtype === "float32" ? "plain" : "wgmma"]);
+      expect(attentions(older)).toEqual([dtype === "float32" ? "plain" : "mma"]);
+      const ran = [["as sm_90:", ...graph.kernels], ["as sm_80:", ...older.kernels]].map((k) => `${k.join("\n  ")}\n`);
+      await expect(ran.join("")).toMatchFileSnapshot(`snapshots/${name}_kernels.txt`);
     }, 900_000);
   });
 

@@ -83,6 +83,10 @@ test("what memory_limit refuses by a little, the refusal's own tokens_per_batch 
     await trainer.next();
     const { arenaBytes, derivedBytes, threadBytes } = trainer.loaded.session;
     expect([arenaBytes, derivedBytes, threadBytes]).toEqual([smaller.activations_bytes, smaller.packed_weights_bytes, smaller.thread_scratch_bytes]);
+    const { weights_bytes, packed_weights_bytes, gradients_bytes, optimizer_bytes, activations_bytes, inputs_outputs_bytes, thread_scratch_bytes } = smaller;
+    const parts = [weights_bytes, packed_weights_bytes, gradients_bytes, optimizer_bytes, activations_bytes, inputs_outputs_bytes, thread_scratch_bytes];
+    for (const part of parts) expect(part).toBeGreaterThan(0);
+    expect(smaller.total_bytes).toBe(parts.reduce((a, b) => a + b));
   }
 });
 test("config.yaml says the dtype and the day that were used", () => {
