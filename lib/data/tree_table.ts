@@ -112,6 +112,33 @@ export class TreeTable implements Iterable<Tree> {
   }
 }
 
+const DENSITIES = 64;
+
+/**
+ * The most head rows that a micro-batch of `tokens` can have: those of the examples that have most of them a token, as far as the tokens go, and at
+ * least the longest example's. A bound, by at most a DENSITIES-th above what the best choice of examples reaches.
+ */
+export function mostRows(trees: TreeTable, tokens: number, sharePrompt: boolean): number {
+  let [longest, densest] = [1, 0];
+  for (let i = 0; i < trees.length; i++) {
+    longest = Math.max(longest, trees.trained(i));
+    densest = Math.max(densest, trees.trained(i) / trees.tokens(i, sharePrompt));
+  }
+  const unit = densest / DENSITIES;
+  const room = new Float64Array(DENSITIES + 1); // tokens of the examples, by density in units, rounded up
+  for (let i = 0; i < trees.length; i++) {
+    const size = trees.tokens(i, sharePrompt);
+    room[Math.min(DENSITIES, Math.ceil(trees.trained(i) / size / unit))]! += size;
+  }
+  let [left, rows] = [tokens, 0];
+  for (let k = DENSITIES; k > 0; k--) {
+    const taken = Math.min(left, room[k]!);
+    rows += taken * unit * k;
+    left -= taken;
+  }
+  return Math.max(longest, Math.floor(rows + 1e-6));
+}
+
 class Growing {
   #data = new Int32Array(1024);
   length = 0;

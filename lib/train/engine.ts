@@ -41,9 +41,12 @@ export function planHead(grain: Grain, vocab: number, tokens: number, rows: numb
   const keepLogits = !together || longest * vocab * 4 <= grain.keptBytes;
   const align = together && keepLogits;
   const most = Math.max(1, Math.min(rows, align ? Math.max(byBytes, longest) : byBytes));
-  // Two aligned neighbours hold more than `most` rows between them: at most 2 rows / most + 1 chunks.
-  const chunks = rows <= most ? 1 : align ? Math.ceil((2 * rows) / most) + 1 : Math.ceil(rows / most);
-  return { sizes: { tokens, rows: most, examples, chunks }, keepLogits, align };
+  // An aligned chunk is full when the next example does not fit: with more than most - longest rows, and two neighbours with more than most.
+  const least = align ? Math.max(most - longest + 1, most / 2) : most;
+  const chunks = rows <= most ? 1 : align ? Math.floor((rows - 1) / least) + 1 : Math.ceil(rows / most);
+  // No larger than so many chunks need: a GPU computes all of a chunk, whatever is in use.
+  const even = align ? Math.floor((rows - 1) / chunks) + longest : Math.ceil(rows / chunks);
+  return { sizes: { tokens, rows: Math.min(most, Math.ceil(even / 16) * 16), examples, chunks }, keepLogits, align };
 }
 
 /** One micro-batch cut for its program. */

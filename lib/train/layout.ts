@@ -1,13 +1,12 @@
 // How the rows of a run meet its programs: the tokens of a micro-batch, the cut of the head, the loss. Training, evaluation and plan ask here.
 import type { PackOptions } from "../data/pack.ts";
-import type { TreeTable } from "../data/tree_table.ts";
+import { mostRows, type TreeTable } from "../data/tree_table.ts";
 import { ConfigError } from "../errors.ts";
 import type { DpoConfig, RunConfig, Task } from "./config.ts";
 import type { LoadedModel } from "../engine/model.ts";
 import { compileStep, grainOf, planHead, type HeadPlan, type Heads } from "./engine.ts";
 import type { Shrinking } from "./memory.ts";
 import type { LossSpec } from "./programs.ts";
-import { mostRows } from "./reference.ts";
 
 /** Rows that an evaluation packs together. */
 export const EVALUATION_GROUP = 64;
@@ -33,8 +32,8 @@ export function layoutsOf(task: Task, config: RunConfig, { model, session }: Loa
     const examples = Math.min(together, of.length);
     const longest = longestTree(of, sharePrompt);
     const tokensPerBatch = tokens ?? tokensFor(longest, examples, grain.tokens, config.tokensPerBatch, key);
-    const rowsPerBatch = tokens ?? mostRows(of, tokensPerBatch);
-    const head = planHead(grain, model.config.vocabSize, tokensPerBatch, rowsPerBatch, examples, Math.min(mostRows(of, 1), rowsPerBatch), task);
+    const rowsPerBatch = tokens ?? mostRows(of, tokensPerBatch, sharePrompt);
+    const head = planHead(grain, model.config.vocabSize, tokensPerBatch, rowsPerBatch, examples, Math.min(mostRows(of, 0, sharePrompt), rowsPerBatch), task);
     return { trees: of, pack: { tokensPerBatch, rowsPerBatch, sharePrompt }, head, longest: longest.tokens };
   };
   return { training: layout(trees, config.batchSize, "dataset"), evaluation: held && layout(held, EVALUATION_GROUP, "eval_dataset") };

@@ -4,7 +4,7 @@ import { createHash } from "node:crypto";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { packStep } from "../data/pack.ts";
-import type { TreeTable } from "../data/tree_table.ts";
+import { mostRows, type TreeTable } from "../data/tree_table.ts";
 import { hashFiles } from "../io/hash.ts";
 import { cpuInfo } from "../runtime/host.ts";
 import { readWeights, type LoadedModel } from "../engine/model.ts";
@@ -40,7 +40,7 @@ export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): 
   let done = wanted - missing.reduce((n, g) => n + sizeOf(g), 0);
   const cached = done;
   if (missing.length) {
-    const rows = mostRows(o.trees, o.tokensPerBatch);
+    const rows = mostRows(o.trees, o.tokensPerBatch, o.sharePrompt);
     const scorer = await Scorer.create(loaded, { tokens: o.tokensPerBatch, rows });
     await readWeights(loaded);
     for (const g of missing) {
@@ -62,13 +62,6 @@ export async function referenceLogps(loaded: LoadedModel, o: ReferenceOptions): 
     logps.set(cache.groups.get(Math.floor(i / GROUP))!.subarray(at, at + 2), 2 * places[i]!);
   }
   return { logps, wanted, cached };
-}
-
-/** Head rows that a micro-batch of that many tokens may have: a trunk's last row counts once per branch. */
-export function mostRows(trees: TreeTable, tokensPerBatch: number): number {
-  let most = 1;
-  for (let i = 0; i < trees.length; i++) most = Math.max(most, trees.trained(i));
-  return Math.max(most, tokensPerBatch);
 }
 
 /** Packing, the kernels' level, a GPU and its library change the last bits, so they are part of the key: a run's bits depend on no earlier run. */

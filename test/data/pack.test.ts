@@ -4,8 +4,9 @@ import { describe, expect, it } from "vitest";
 import { epochOrder, philox, stepExamples, stepsPerEpoch } from "#lib/data/order.js";
 import { chunkRows, packStep, packedTokens, planStep } from "#lib/data/pack.js";
 import type { MicroBatch, PackOptions } from "#lib/data/pack.js";
-import { TreeTable, TreeTableBuilder } from "#lib/data/tree_table.js";
+import { mostRows, TreeTable, TreeTableBuilder } from "#lib/data/tree_table.js";
 import type { Span, Tree } from "#lib/data/types.js";
+import { cutHead, planHead } from "#lib/train/engine.js";
 
 let seed = 1;
 const random = (n: number): number => (seed = (seed * 48271) % 2147483647) % n;
@@ -169,6 +170,42 @@ describe("chunks of the head", () => {
     expect(cut.map((c) => c.rowStart)).toEqual(Array.from({ length: Math.ceil(batch.rows.length / 3) }, (_, k) => 3 * k));
     expect(cut.at(-1)!.rowEnd).toBe(batch.rows.length);
     expect(cut.every((c) => c.rowEnd - c.rowStart <= 3)).toBe(true);
+  });
+});
+
+describe("the room that a program has for a head", () => {
+  const table = (trees: readonly Tree[]): TreeTable => {
+    const builder = new TreeTableBuilder(trees[0]!.branches.length);
+    trees.forEach((t) => builder.add(t));
+    return new TreeTable(builder.finish());
+  };
+  const grain = { tokens: 0, chunkBytes: 4 * 1000 * 160, keptBytes: 4 * 1000 * 400 };
+
+  it("holds every micro-batch that can be packed, whichever examples meet", () => {
+    for (let round = 0; round < 300; round++) {
+      const sharePrompt = round % 3 !== 0;
+      const trees = forest(1 + random(30), 1 + (round % 2), 2 + random(round % 5 === 0 ? 400 : 60));
+      const rows = table(trees);
+      const longest = Math.max(...trees.map((t) => packedTokens(t, sharePrompt)));
+      const tokensPerBatch = longest + random(2 * longest);
+      const most = mostRows(rows, tokensPerBatch, sharePrompt);
+      const loss = round % 2 ? "dpo" : "sft";
+      const head = planHead(grain, 1000, tokensPerBatch, most, trees.length, Math.min(most, mostRows(rows, 0, sharePrompt)), loss);
+      expect(head.sizes.rows).toBeLessThanOrEqual(most);
+      for (const micro of packStep(trees, { tokensPerBatch, sharePrompt })) {
+        expect(micro.rows.length).toBeLessThanOrEqual(most);
+        expect(cutHead(micro, head).chunks.length).toBeLessThanOrEqual(head.sizes.chunks);
+      }
+    }
+  });
+
+  it("is little more than prompts leave, and chunks are even", () => {
+    const pair = (row: number): Tree => ({ row, trunk: ids(200), branches: [0, 1].map(() => ({ ids: ids(50), trained: [[200, 250] as const] })) });
+    const pairs = table(Array.from({ length: 20 }, (_, row) => pair(row)));
+    expect(mostRows(pairs, 3000, true)).toBe(1000); // a third of the tokens
+    expect(mostRows(pairs, 3000, false)).toBe(600); // a fifth
+    expect(planHead(grain, 1000, 3000, 1000, 10, 100, "sft").sizes).toMatchObject({ rows: 144, chunks: 7 }); // 160 fit; 7 x 143 will do
+    expect(planHead({ ...grain, chunkBytes: 4 * 1000 * 400 }, 1000, 3000, 1000, 10, 100, "dpo").sizes).toMatchObject({ rows: 352, chunks: 4 });
   });
 });
 
