@@ -11,6 +11,14 @@ export interface Value {
   readonly node?: Node;
   /** Output name, or buffer name. */
   readonly out: string;
+  /** Of a buffer: what it is a part of, where that is another one. */
+  readonly within?: Within;
+}
+/** A part of a larger buffer, from `offset` bytes on. A program reads and writes parts of a buffer or the whole of it, not both. */
+export interface Within {
+  readonly buffer: string;
+  readonly type: Type;
+  readonly offset: number;
 }
 export interface Node {
   readonly id: number;
@@ -66,14 +74,14 @@ export function atScope<T>(path: string, body: () => T): T {
 }
 
 /** The present content of a named buffer; `class/path` names are the only link between programs. */
-export function buffer(name: string, t: Type): Value {
+export function buffer(name: string, t: Type, within?: Within): Value {
   const g = tracing();
   const old = g.buffers.get(name);
   if (old) {
     need(sameType(old.type, t), () => `buffer ${name}: it is ${show(old.type)} already, got ${show(t)}`);
     return old;
   }
-  const v: Value = { id: ids++, type: t, out: name };
+  const v: Value = { id: ids++, type: t, out: name, ...(within && { within }) };
   g.buffers.set(name, v);
   return v;
 }
@@ -142,7 +150,7 @@ export function rewrite(g: Graph, each: Each = () => false): Graph {
   const live = liveNodes(g);
   return trace(() => {
     const to = new Map<Value, Value>();
-    for (const [name, v] of g.buffers) to.set(v, buffer(name, v.type));
+    for (const [name, v] of g.buffers) to.set(v, buffer(name, v.type, v.within));
     const map = (v: Value): Value => {
       const m = to.get(v);
       if (!m) throw new Error(`rewrite: ${v.node?.def.name ?? "buffer"} ${v.out} is used before it exists`);

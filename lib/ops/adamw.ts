@@ -55,20 +55,15 @@ export const adamwOp = defineOp({
 
 export const sumSquaresOp = defineOp({
   name: "sum_squares",
-  doc: "y = onto + sum of x^2, accumulated in float64 over a number of partials that the shape decides.",
+  doc: "y = sum of x^2, accumulated in float64 over a number of partials that the shape decides.",
   inputs: ["x"],
-  optional: ["onto"],
   outputs: ["y"],
-  accumulate: { y: "onto" },
   infer: () => ({ y: type([]) }),
-  compose: ({ x, onto }) => {
-    const y = reshape(sum(mul(x, x)), []);
-    return { y: onto ? add(onto, y) : y };
-  },
+  compose: ({ x }) => ({ y: reshape(sum(mul(x, x)), []) }),
   bench: (d) => ({ inputs: { x: normal32(d.intermediate, d.hidden) }, attrs: {} }),
   samples: [
     { inputs: { x: normal32(1000) }, attrs: {} },
-    { inputs: { x: normal32(3, 7), onto: scalar(2.5) }, attrs: {} },
+    { inputs: { x: normal32(3, 7) }, attrs: {} },
   ],
 });
 /** Sum of squares of all elements, a scalar. */

@@ -3,7 +3,7 @@
 import { buffer, inScope, store, trace, type Graph, type Value } from "../ir/graph.ts";
 import { type, type DType } from "../ir/types.ts";
 import { adamwOp, sumSquares } from "../ops/adamw.ts";
-import { add } from "../ops/primitives/elementwise.ts";
+import { gradients } from "./gradients.ts";
 
 /** What the optimiser must know of a parameter. */
 export interface Trained {
@@ -19,14 +19,9 @@ export interface AdamwOptions {
   readonly weightDecay: number;
 }
 
-const gradient = (p: Trained): Value => buffer(`grads/${p.name}`, type(p.shape));
-
 /** outputs/sum_squares: the squared norm of all gradients. */
 export function normProgram(parameters: readonly Trained[]): Graph {
-  return trace(() => {
-    const squares = parameters.map((p) => inScope(p.name, () => sumSquares(gradient(p))));
-    store("outputs/sum_squares", squares.reduce((a, b) => add(a, b)));
-  });
+  return trace(() => store("outputs/sum_squares", sumSquares(gradients(parameters).all())));
 }
 
 /**
@@ -37,12 +32,13 @@ export function updateProgram(parameters: readonly Trained[], dtype: DType, a: A
   return trace(() => {
     const input = (name: string): Value => buffer(`inputs/${name}`, type([]));
     const scalars = { scale: input("scale"), lr: input("lr"), bias1: input("bias1"), bias2: input("bias2") };
+    const grads = gradients(parameters);
     for (const p of parameters) {
       const state = (cls: string): Value => buffer(`optimizer/${cls}/${p.name}`, type(p.shape));
       const r = inScope(p.name, () =>
         adamwOp(
           {
-            g: gradient(p),
+            g: grads.of(p.name),
             m: state("m"),
             v: state("v"),
             ...scalars,

@@ -1,7 +1,7 @@
 // plan: graph -> flat program. Decides who shares whose storage, and where each storage lies in one arena.
 import { pathOf } from "../ir/print.ts";
 import type { Graph, Node, Value } from "../ir/graph.ts";
-import { bytes, width, type Capacity } from "../ir/types.ts";
+import { bytes, width, type Capacity, type Type } from "../ir/types.ts";
 import { paramsOf } from "../program/encode.ts";
 import type { Instruction, Program, Slot } from "../program/program.ts";
 import { place, type Storage } from "./place.ts";
@@ -26,7 +26,9 @@ export function plan(g: Graph, options: PlanOptions = {}): Plan {
   const home = assign(g, options.blind);
   const slotOf = (v: Value): Slot => {
     const s = home.of.get(v)!;
-    return { space: s.buffer === undefined ? "arena" : { buffer: s.buffer }, offset: s.offset, type: v.type };
+    if (s.buffer === undefined) return { space: "arena", offset: s.offset, type: v.type };
+    const within = g.buffers.get(s.buffer)!.within;
+    return { space: { buffer: within?.buffer ?? s.buffer }, offset: within?.offset ?? 0, type: v.type };
   };
   const code = g.nodes.flatMap((n, i) => (n.def.view ? [] : [{ n, i }]));
   const scratch = code.map(({ n, i }) => {
@@ -40,7 +42,7 @@ export function plan(g: Graph, options: PlanOptions = {}): Plan {
   const instructions = code.map(({ n }, k) => instruction(n, slotOf, scratch[k] ?? { offset: 0, bytes: 0 }));
   return {
     dims: dimsOf(g),
-    buffers: new Map([...g.buffers].map(([k, v]) => [k, v.type])),
+    buffers: buffersOf(g),
     instructions,
     arenaBytes,
     liveBytes,
@@ -55,6 +57,18 @@ function instruction(n: Node, slotOf: (v: Value) => Slot, scratch: { offset: num
   const outs = n.def.outputs.map((k) => slot(n.outs[k]));
   const params = paramsOf(n.def).map(([k, kind]) => (kind === "numbers" ? (n.attrs[k] as readonly number[]) : Number(n.attrs[k])));
   return { def: n.def, name: pathOf(n), slots: [...ins, ...outs], params, scratch: { offset: scratch.offset, bytes: scratch.bytes } };
+}
+
+/** The buffers that a session has: those that are part of another one are not its own. */
+function buffersOf(g: Graph): Map<string, Type> {
+  const buffers = new Map<string, Type>();
+  for (const [name, { type, within }] of g.buffers) {
+    const [key, of] = within ? [within.buffer, within.type] : [name, type];
+    if (within && g.buffers.has(key)) throw new Error(`plan: ${name} is a part of ${key}, which the program uses whole`);
+    if (within && within.offset + bytes(type) > bytes(of)) throw new Error(`plan: ${name} must lie within ${key}, got ${bytes(type)} bytes at ${within.offset} of ${bytes(of)}`);
+    buffers.set(key, of);
+  }
+  return buffers;
 }
 
 function dimsOf(g: Graph): Capacity[] {

@@ -36,7 +36,8 @@ export const isPrivate = (name: string): boolean => name.startsWith("inputs/") |
 
 /** One line per instruction. */
 export function printProgram(p: Program): string {
-  const ref = (s: Slot | undefined): string => (s ? `${s.space === "arena" ? `@${s.offset}` : s.space.buffer}:${show(s.type)}` : "-");
+  const place = ({ space, offset }: Slot): string => (space === "arena" ? `@${offset}` : `${space.buffer}${offset ? `+${offset}` : ""}`);
+  const ref = (s: Slot | undefined): string => (s ? `${place(s)}:${show(s.type)}` : "-");
   return p.instructions
     .map((c, i) => {
       const scratch = c.scratch.bytes ? ` scratch=@${c.scratch.offset}+${c.scratch.bytes}` : "";

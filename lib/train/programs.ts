@@ -9,6 +9,7 @@ import { negativeLogLikelihood } from "../losses/language_model.ts";
 import { preferenceLosses, type PreferenceLossType, type PreferenceOptions } from "../losses/preference.ts";
 import { embed, headWeight, learningIds } from "../models/transformer.ts";
 import { Params } from "../nn/params.ts";
+import { gradients } from "../optim/gradients.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
 import { linear } from "../ops/gemm.ts";
 import { linearLogprob } from "../ops/linear_logprob.ts";
@@ -65,6 +66,7 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
     const { ids, embedded, hidden } = hiddenStates(m, w, s.tokens);
     const head = headWeight(m.config, w);
     const names = new Map([...w.used].map(([name, v]) => [v, name]));
+    const places = gradients([...m.shapes].map(([name, shape]) => ({ name, shape })));
     const grads = new Map<string, Value>();
     const cuts = new Map<Value, Value>(); // gradients of what is no weight
     const sink = (of: Value, d: Value): void => {
@@ -74,7 +76,7 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
         return;
       }
       const name = names.get(of)!;
-      grads.set(name, add(grads.get(name) ?? buffer(`grads/${name}`, type(of.type.shape)), d));
+      grads.set(name, add(grads.get(name) ?? places.of(name), d));
     };
     headLosses(m, s, loss, keepLogits, hidden, head, (value) => vjp([[value, fill(1, [])]], [hidden, head], sink));
     vjp([[hidden, cuts.get(hidden)!]], [embedded, ...w.used.values()], sink);

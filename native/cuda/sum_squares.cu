@@ -1,4 +1,4 @@
-// sum_squares: y = onto + sum of x^2, in float64 over pieces of kPiece elements, whatever the device.
+// sum_squares: y = sum of x^2, in float64 over pieces of kPiece elements, whatever the device.
 // source: lib/ops/adamw.ts.
 // tiling: a block takes a piece; a second launch of one block adds the pieces' sums in a fixed order.
 // budget: bytes: x once. One conversion and one float64 multiply-add an element: 16 and 64 a clock and multiprocessor of an H200,
@@ -38,14 +38,13 @@ template <class T> __global__ void __launch_bounds__(kThreads) sum_squares_piece
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// y may lie over onto.
-__global__ void __launch_bounds__(kTotalThreads) sum_squares_total(const double* sums, int64_t count, const float* onto, float* y) {
+__global__ void __launch_bounds__(kTotalThreads) sum_squares_total(const double* sums, int64_t count, float* y) {
   ATTUNE_SHARED(double, warps, kWarps);
   double sum = 0;
 #pragma unroll 4
   for (int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += sums[i];
   sum = block_sum(sum, warps);
-  if (threadIdx.x == 0) *y = static_cast<float>((onto ? static_cast<double>(*onto) : 0.0) + sum);
+  if (threadIdx.x == 0) *y = static_cast<float>(sum);
 }
 
 }  // namespace
@@ -59,7 +58,7 @@ void sum_squares(const SumSquares& a, Stream& stream) {
                   sums);
   });
   stream.launch("sum_squares_total", sum_squares_total, 1, threads_for(pieces(a), kTotalThreads), 0, sums, pieces(a),
-                a.onto.as<float>(), a.y.as<float>());
+                a.y.as<float>());
 }
 
 }  // namespace attune::cuda

@@ -236,7 +236,6 @@ struct SumRows {
 
 struct SumSquares {
   Tensor x;
-  Tensor onto;  // optional
   Tensor y;  // out
 };
 
@@ -296,7 +295,7 @@ struct SwigluBackward {
   X(40, swiglu_backward, SwigluBackward)
 
 // A program made for another table is refused.
-constexpr uint32_t kTableHash = 3967926756u;
+constexpr uint32_t kTableHash = 2729039656u;
 
 struct OpInfo {
   const char* name;
@@ -343,7 +342,7 @@ constexpr OpInfo kOps[] = {
     {"segment_sum", 2, 0, 1, ""},
     {"select", 3, 0, 1, ""},
     {"sum_rows", 1, 1, 1, ""},
-    {"sum_squares", 1, 1, 1, ""},
+    {"sum_squares", 1, 0, 1, ""},
     {"swiglu", 1, 0, 1, ""},
     {"swiglu_backward", 1, 1, 1, ""},
 };

@@ -98,7 +98,7 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     });
 
     test("a launch that is refused, in a list and in a capture: exit 5, with op, instruction, kernel and CUDA's words", async () => {
-      for (const n of [7, 150, 250]) {
+      for (const n of [7, 130, 200]) {
         const { code, stderr } = await failing(`launch-${n}`, `launch:${n}`);
         expect(code, stderr).toBe(5);
         expect(stderr).not.toContain("lost");

@@ -1,7 +1,7 @@
 // What the planner may and may not do with storage.
 import { expect, test } from "vitest";
 import "#lib/ops/index.js";
-import { buffer, store, trace } from "#lib/ir/graph.js";
+import { buffer, store, trace, type Value } from "#lib/ir/graph.js";
 import { type } from "#lib/ir/types.js";
 import { vjp } from "#lib/ir/vjp.js";
 import { linear } from "#lib/ops/gemm.js";
@@ -44,4 +44,16 @@ test("x + x.W does not take the place of x, which the product still reads", () =
   const [a, , , onto, y] = code.slots.map((s) => s?.offset); // a, b, bias, onto, y
   expect(onto).toBe(a); // the sum was folded into the product
   expect(y).not.toBe(a);
+});
+
+test("parts of a buffer are that buffer at their offsets; a part with the whole, or beyond it, is refused", () => {
+  const whole = type([2, 64]);
+  const part = (k: number): Value => buffer(`grads/${k}`, type([64]), { buffer: "grads/all", type: whole, offset: 256 * k });
+  const added = (k: number): void => store(`grads/${k}`, add(part(k), fill(1, [64])));
+  const p = compile(trace(() => [0, 1].forEach(added)));
+  expect([...p.buffers.keys()]).toEqual(["grads/all"]);
+  const sums = p.instructions.filter((c) => c.def.name === "add");
+  expect(sums.map((c) => c.slots.at(-1))).toMatchObject([0, 256].map((offset) => ({ space: { buffer: "grads/all" }, offset })));
+  expect(() => compile(trace(() => added(2)))).toThrow("grads/2 must lie within grads/all");
+  expect(() => compile(trace(() => [added(0), store("outputs/y", exp(buffer("grads/all", whole)))]))).toThrow("which the program uses whole");
 });
