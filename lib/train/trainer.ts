@@ -158,7 +158,9 @@ export class Trainer {
       running.catch(() => {}); // the first that fails is the one awaited
       queued.push(running);
     }
-    const [norm, ...outs] = await Promise.all([engine.gradNorm(), ...queued]);
+    const computed = Promise.all([engine.gradNorm(), ...queued]);
+    if (this.step + 1 < this.totalSteps) this.#prepare(this.step + 1); // while the device computes
+    const [norm, ...outs] = await computed;
     const sums = new Sums();
     const strays: string[] = [];
     for (const [i, { fed }] of micros.entries()) {
@@ -171,9 +173,7 @@ export class Trainer {
     if (!Number.isFinite(norm)) this.#notFinite("the gradient's norm", trees.map((t) => t.row));
     const warmup = warmupSteps(config, this.totalSteps);
     const lr = config.learningRate * learningRateFactor(config.lrSchedulerType, this.step, { warmupSteps: warmup, totalSteps: this.totalSteps });
-    const updated = engine.update(this.step + 1, lr, norm, config.maxGradNorm);
-    if (this.step + 1 < this.totalSteps) this.#prepare(this.step + 1); // while the device updates
-    await updated;
+    await engine.update(this.step + 1, lr, norm, config.maxGradNorm);
     this.step++;
     const tokens = trees.reduce((n, t) => n + t.trunk.length * t.branches.length + t.branches.reduce((m, b) => m + b.ids.length, 0), 0);
     this.numTokens += tokens;
