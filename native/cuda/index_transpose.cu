@@ -4,7 +4,7 @@
 // method: pairs (row, position), as one 64-bit number all different, so that sorting them is stable and has one answer. 1. Each tile of
 // kTile pairs is sorted in shared memory (bitonic). 2. A pair's place in the whole is the number of smaller pairs, over all tiles: a
 // binary search in each. 3. The list of row r begins where the sorted rows reach r.
-// budget: launch 1: 16 KB of shared memory, 66 rounds; launch 2: 12 M (M / kTile) reads from the level-2 cache; launch 3: 2 R log2 M.
+// budget: launch 1: 16 KiB of shared memory, 66 rounds; launch 2: 12 M (M / kTile) reads from the level-2 cache; launch 3: 2 R log2 M.
 // Scratch: 12 bytes a pair.
 // limits: M < 2^31. Beyond a million, launch 2 would deserve a merge.
 // measured: not yet.

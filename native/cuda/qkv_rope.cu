@@ -7,7 +7,7 @@
 // tiling: a block a token. A group of lanes (a power of two within a warp) takes a head, each lane the same place of both halves, so that
 // its cosines and sines serve all heads. Backward with norms, a block takes every parts-th token and keeps its lanes' sums in registers.
 // budget: bytes: qkv once in, once out (backward with norms: twice in); the tables from the level-1 cache. Registers: 64 plain, 128 for the
-// norms' gradients; shared memory: at most 32 KB, there alone.
+// norms' gradients; shared memory: at most 32 KiB, there alone.
 // limits: D <= 512, even.
 // measured: H200, 16384 tokens, 32/8 heads of 128, bf16: 3878 GB/s; backward, in a step of 32768: 3840. bench/results.
 #include "common/column_sums.h"

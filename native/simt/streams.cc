@@ -66,7 +66,7 @@ void run_kernel(const char* name, dim3 grid, dim3 threads, size_t shared_bytes, 
     get_stuck(cudaErrorLaunchFailure);
     return;
   }
-  if (environment().kernels) std::fprintf(stderr, "simt: kernel %s\n", name);
+  if (environment().kernels) std::fprintf(stderr, "simt: kernel %s %zu\n", name, shared_bytes);
   if (!run_grid(name, grid, threads, shared_bytes, runs, body)) get_stuck(cudaErrorLaunchFailure);
 }
 

@@ -58,7 +58,7 @@ export function read(out: string, stderr = ""): Done {
   const lines = readFileSync(join(dir, out, "metrics.jsonl"), "utf8").trim().split("\n");
   const file = readFileSync(join(dir, out, "model.safetensors"));
   const metrics = lines.map((l) => JSON.parse(l) as Record<string, number>).filter((m) => m["grad_norm"] !== undefined);
-  return { metrics, sha: createHash("sha256").update(file).digest("hex"), weights: weightsOf(file), kernels: [...new Set(stderr.match(/(?<=^simt: kernel ).+$/gm))].sort() };
+  return { metrics, sha: createHash("sha256").update(file).digest("hex"), weights: weightsOf(file), kernels: [...new Set(stderr.match(/(?<=^simt: kernel )\w+/gm))].sort() };
 }
 export async function done(out: string, way: Way): Promise<Done> {
   const ran = await run(out, { ...way, env: { ATTUNE_SIMT_KERNELS: "1", ...way.env } });

@@ -1,7 +1,7 @@
 // native/cuda on the emulator: every op's cases, whole SFT and DPO runs beside `cpu`, and what happens when the device fails
 // (products by cuBLASLt: cublaslt.test.ts). `npm run test:simt` takes 10 steps instead of 2.
 import { execFile } from "node:child_process";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -12,6 +12,20 @@ import { alike, clean, command, dir, done, env, prepare, run, runFile, steps, ty
 
 afterAll(clean);
 if (unbuildable !== null) console.warn(`test/cuda: skipped, ${unbuildable}`);
+
+/** Kernels whose dynamic shared memory is more than any figure in KiB in the header of the file that launches them. */
+function overBudget(stderr: string): string[] {
+  const most = new Map<string, number>();
+  for (const [, name, bytes] of stderr.matchAll(/^simt: kernel (\w+) (\d+)$/gm)) most.set(name!, Math.max(most.get(name!) ?? 0, Number(bytes)));
+  expect(most.size).toBeGreaterThan(40);
+  const folder = join(root, "native/cuda");
+  const texts = readdirSync(folder).filter((f) => f.endsWith(".cu")).map((f) => readFileSync(join(folder, f), "utf8"));
+  const budget = (name: string): number => {
+    const header = /^(?:\/\/.*\n)*/.exec(texts.find((t) => t.includes(`"${name}"`)) ?? "")![0];
+    return Math.max(0, ...[...header.matchAll(/(\d+) KiB/g)].map((m) => Number(m[1])));
+  };
+  return [...most].filter(([name, bytes]) => bytes > 1024 * budget(name)).map(([name, bytes]) => `${name}: ${(bytes / 1024).toFixed(1)} KiB, its header says ${budget(name)}`);
+}
 
 describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
   beforeAll(async () => {
@@ -25,10 +39,12 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     ["80", "early"],
     ["80", "late"],
   ])("every op gives what float64 gives, as sm_%s with %s copies", async (arch, timing) => {
-    const { stdout } = await promisify(execFile)(check, [join(dir, "ops.bundle")], {
-      env: { ...process.env, ATTUNE_SIMT_ARCH: arch, ATTUNE_SIMT_TIMING: timing },
+    const { stdout, stderr } = await promisify(execFile)(check, [join(dir, "ops.bundle")], {
+      env: { ...process.env, ATTUNE_SIMT_ARCH: arch, ATTUNE_SIMT_TIMING: timing, ATTUNE_SIMT_KERNELS: "1" },
+      maxBuffer: 1 << 28,
     });
     expect(stdout).toMatch(/[1-9]\d* cases passed, 0 failed/);
+    expect(overBudget(stderr)).toEqual([]);
   });
 
   describe.each([

@@ -6,7 +6,7 @@
 // Environment: ATTUNE_SIMT_SEED=n, ATTUNE_SIMT_TIMING=early|late|mixed (asynchronous operations complete when issued, when waited for,
 // or one or the other by launch), ATTUNE_SIMT_ARCH=90|80, ATTUNE_SIMT_SMS=n, ATTUNE_SIMT_MEMORY=bytes,
 // ATTUNE_SIMT_FAIL=malloc:n|launch:n|lost:n (the n-th one fails, from 1), ATTUNE_SIMT_KERNELS=1 (each
-// kernel that runs is a line of stderr, `simt: kernel NAME`).
+// kernel that runs is a line of stderr: `simt: kernel NAME BYTES`, of dynamic shared memory).
 //
 // Not modelled: bank conflicts, the memory model's reordering of plain accesses, the order of a tensor core's sums.
 #pragma once
