@@ -2,6 +2,7 @@
 // both sides, which AddressSanitizer knows of and which are looked at when it is freed.
 #include "runtime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -18,6 +19,7 @@ namespace simt {
 namespace {
 
 constexpr size_t kGuard = 256;  // also the alignment of an allocation
+constexpr size_t kFilled = size_t{32} << 20;  // at either end, of what is sparse
 constexpr uint8_t kGuardByte = 0xA5, kNan = 0xFF;
 
 struct Memory {
@@ -54,6 +56,7 @@ uint64_t number(const char* name, uint64_t otherwise) {
 Options first_options() {
   Options options;
   options.seed = number("ATTUNE_SIMT_SEED", 1);
+  options.ends = number("ATTUNE_SIMT_SPARSE", 0);
   const char* timing = std::getenv("ATTUNE_SIMT_TIMING");
   if (timing && std::strcmp(timing, "early") == 0) options.timing = Timing::early;
   if (timing && std::strcmp(timing, "late") == 0) options.timing = Timing::late;
@@ -227,7 +230,9 @@ cudaError_t cudaMalloc(void** data, size_t bytes) {
   if (posix_memalign(&found, simt::kGuard, bytes + 2 * simt::kGuard) != 0) return answer(cudaErrorMemoryAllocation);
   auto* first = static_cast<uint8_t*>(found) + simt::kGuard;
   std::memset(found, simt::kGuardByte, simt::kGuard);
-  std::memset(first, simt::kNan, bytes);
+  const size_t filled = simt::options().ends > 0 ? std::min(bytes, simt::kFilled) : bytes;
+  std::memset(first, simt::kNan, filled);
+  std::memset(first + bytes - filled, simt::kNan, filled);
   std::memset(first + bytes, simt::kGuardByte, simt::kGuard);
   if (__asan_poison_memory_region) {
     __asan_poison_memory_region(found, simt::kGuard);

@@ -277,13 +277,15 @@ bool run_grid(const char* kernel, dim3 grid, dim3 threads, size_t shared_bytes, 
   current.threads = threads;
 
   // A walk over all blocks by a random step that shares no factor with their number.
-  const uint64_t blocks = uint64_t{grid.x} * grid.y * grid.z;
+  const uint64_t all = uint64_t{grid.x} * grid.y * grid.z, ends = options().ends;
+  const uint64_t blocks = ends > 0 ? std::min(all, 2 * ends) : all;
   uint64_t step = blocks > 2 ? block.random.below(blocks - 1) + 1 : 1, at = block.random.below(blocks);
   while (std::gcd(step, blocks) != 1) ++step;
   bool ok = true;
   for (uint64_t i = 0; ok && i < blocks; ++i, at = (at + step) % blocks) {
-    current.block = {static_cast<unsigned>(at % grid.x), static_cast<unsigned>(at / grid.x % grid.y),
-                     static_cast<unsigned>(at / (uint64_t{grid.x} * grid.y))};
+    const uint64_t index = at < blocks - ends ? at : at + all - blocks;
+    current.block = {static_cast<unsigned>(index % grid.x), static_cast<unsigned>(index / grid.x % grid.y),
+                     static_cast<unsigned>(index / (uint64_t{grid.x} * grid.y))};
     begin_block();
     release(&launch_tag);
     ok = run_to_end();

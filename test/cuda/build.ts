@@ -5,6 +5,7 @@ import { root } from "../runtime/tools.ts";
 
 export const addon = join(root, "build-simt/Release/attune.node");
 export const check = join(root, "build-simt/attune-check");
+export const large = join(root, "build-simt/attune-large");
 export const standInCheck = join(root, "build-simt/attune-stand-in");
 export const standIn = join(root, "build-simt/Release/cublaslt_stand_in.so");
 
@@ -20,5 +21,5 @@ export function build(): void {
   // Files of tests run side by side: one builds, the others wait, and then find nothing to do.
   const run = (...command: string[]): unknown => execFileSync("flock", ["CMakeLists.txt", ...command], { cwd: root, stdio: ["ignore", "ignore", "inherit"] });
   run(process.execPath, "scripts/install.mjs", "--device", "simt");
-  run("cmake", "--build", "build-simt", "--target", "attune-check", "attune-stand-in", "cublaslt_stand_in", "--parallel", "2");
+  run("cmake", "--build", "build-simt", "--target", "attune-check", "attune-large", "attune-stand-in", "cublaslt_stand_in", "--parallel", "2");
 }

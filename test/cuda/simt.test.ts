@@ -7,7 +7,7 @@ import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { attune, type Ran } from "../cli/attune.ts";
 import { root } from "../runtime/tools.ts";
-import { build, check, unbuildable } from "./build.ts";
+import { build, check, large, unbuildable } from "./build.ts";
 import { alike, clean, command, dir, done, env, prepare, run, runFile, steps, type Done, type Way } from "./runs.ts";
 
 afterAll(clean);
@@ -46,6 +46,13 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     expect(stdout).toMatch(/[1-9]\d* cases passed, 0 failed/);
     expect(overBudget(stderr)).toEqual([]);
   });
+
+  test("tensors of more than 2^31 elements and 4 GiB, of which the first and last blocks alone are computed: their last rows are right", async () => {
+    const sparse = { ATTUNE_SIMT_SPARSE: "64", ATTUNE_SIMT_SMS: String(2 ** 22), ATTUNE_SIMT_MEMORY: String(2 ** 40), ATTUNE_CUBLASLT: "off" };
+    const { stdout } = await promisify(execFile)(large, [], { env: { ...process.env, ...sparse } });
+    expect(stdout).toMatch(/^7 cases passed, 0 failed$/m);
+    expect(stdout.match(/^skip.*$/gm)).toEqual(["skip  attention: its blocks walk over all rows"]);
+  }, 300_000);
 
   describe.each([
     ["sft", 64, "float32", 1e-4],

@@ -6,7 +6,8 @@
 // Environment: ATTUNE_SIMT_SEED=n, ATTUNE_SIMT_TIMING=early|late|mixed (asynchronous operations complete when issued, when waited for,
 // or one or the other by launch), ATTUNE_SIMT_ARCH=90|80, ATTUNE_SIMT_SMS=n, ATTUNE_SIMT_MEMORY=bytes,
 // ATTUNE_SIMT_FAIL=malloc:n|launch:n|lost:n (the n-th one fails, from 1), ATTUNE_SIMT_KERNELS=1 (each
-// kernel that runs is a line of stderr: `simt: kernel NAME BYTES`, of dynamic shared memory).
+// kernel that runs is a line of stderr: `simt: kernel NAME BYTES`, of dynamic shared memory), ATTUNE_SIMT_SPARSE=n (tensors larger
+// than the machine: of a large grid only the first n blocks and the last n run, and large allocations are not filled).
 //
 // Not modelled: bank conflicts, the memory model's reordering of plain accesses, the order of a tensor core's sums.
 #pragma once
@@ -32,6 +33,7 @@ enum class Timing { early, late, mixed };
 struct Options {
   uint64_t seed = 1;
   Timing timing = Timing::mixed;
+  uint64_t ends = 0;  // of a grid with more blocks than twice this, only so many first and last ones run; 0: all run
 };
 Options& options();  // for the launches to come; begins as the environment says
 
