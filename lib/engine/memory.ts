@@ -36,8 +36,9 @@ export async function memoryOf(on: { readonly device: string; readonly threads: 
   };
 }
 
-/** Bytes that a run may take: the given limit, else what this process may have of the machine. */
-export function memoryLimit(given: number | null): number {
+/** Bytes that a run may take: the given limit, else what a GPU has, or what this process may have of the machine. */
+export function memoryLimit(given: number | null, on: { readonly deviceMemory: number }): number {
+  if (on.deviceMemory > 0) return Math.min(given ?? Infinity, on.deviceMemory);
   const allowed = process.constrainedMemory();
   return given ?? (allowed > 0 ? Math.min(allowed, totalmem()) : totalmem());
 }

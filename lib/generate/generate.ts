@@ -221,8 +221,9 @@ export class Generator {
     const { session, spec } = this.#loaded;
     const programs = [await compile(session.device, "prefillProgram", spec, sizes, room), await compile(session.device, "decodeProgram", spec, sizes)] as const;
     const { total_bytes: bytes } = await memoryOf(session, programs);
-    if (bytes > memoryLimit(null))
-      throw new OutOfMemoryError(`memory: the model and its cache must fit in ${gigabytes(memoryLimit(null))} (the machine's memory), got ${gigabytes(bytes)} for ${sizes.slots} x ${sizes.places} tokens (lower max_new_tokens)`);
+    const most = memoryLimit(null, session);
+    if (bytes > most)
+      throw new OutOfMemoryError(`memory: the model and its cache must fit in ${gigabytes(most)} (the memory of ${session.deviceMemory > 0 ? `device ${session.device}` : "the machine"}), got ${gigabytes(bytes)} for ${sizes.slots} x ${sizes.places} tokens (lower max_new_tokens)`);
     if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
     const [prefill, decode] = [await session.load(programs[0].bytes), await session.load(programs[1].bytes)];
     if (!old && this.#owner) await readWeights(this.#loaded);

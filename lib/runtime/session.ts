@@ -77,6 +77,8 @@ export class Session {
   /** The device that runs: never `auto`. */
   readonly device: string;
   readonly threads: number;
+  /** Bytes of memory that the device has, where that is its own; else 0. */
+  readonly deviceMemory: number;
   private readonly addon: Addon;
   private readonly handle: Handle;
   private readonly shared = new Map<string, BufferInfo>();
@@ -86,7 +88,7 @@ export class Session {
   private constructor(addon: Addon, handle: Handle) {
     this.addon = addon;
     this.handle = handle;
-    ({ device: this.device, threads: this.threads } = addon.sizes(handle));
+    ({ device: this.device, threads: this.threads, deviceMemory: this.deviceMemory } = addon.sizes(handle));
     forgotten.register(this, this.device, this);
   }
 

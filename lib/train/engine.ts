@@ -25,11 +25,13 @@ export interface Grain {
   /** Logits of one example that are kept rather than computed twice. */
   readonly keptBytes: number;
 }
-const GRAINS = {
-  host: { tokens: 640, chunkBytes: 32 * 2 ** 20, keptBytes: 96 * 2 ** 20 },
-  gpu: { tokens: 16_384, chunkBytes: 2 * 2 ** 30, keptBytes: 4 * 2 ** 30 },
-} satisfies Record<string, Grain>;
-export const grainOf = (device: string): Grain => (device === "cuda" ? GRAINS.gpu : GRAINS.host);
+const MIB = 2 ** 20;
+/** A GPU's follows its memory: 16,384 tokens and 2.5 GiB of logits on one of 80 GiB, 4,096 and 0.75 GiB on one of 24. */
+export function grainOf({ device, deviceMemory }: { readonly device: string; readonly deviceMemory: number }): Grain {
+  if (device !== "cuda") return { tokens: 640, chunkBytes: 32 * MIB, keptBytes: 96 * MIB };
+  const chunkBytes = Math.min(4096 * MIB, Math.max(256 * MIB, deviceMemory / 32));
+  return { tokens: 2 ** Math.floor(Math.log2(Math.max(2048, deviceMemory / (4 * MIB)))), chunkBytes, keptBytes: 2 * chunkBytes };
+}
 
 /** With a large vocabulary fewer rows than this pay too much for adding up the head's gradient once a chunk. */
 const LEAST_ROWS = 128;

@@ -35,17 +35,19 @@ export interface Shrinking {
   activations(tokens: number): Promise<number>;
 }
 
-/** Why a run that needs more than `given` bytes (null: what the machine has) is refused, and what would fit; null where it fits. */
-export async function refusal(memory: Memory, given: number | null, by: Shrinking): Promise<string | null> {
-  const most = memoryLimit(given);
+type Device = { readonly device: string; readonly deviceMemory: number };
+
+/** Why a run that needs more than `given` bytes (null: what the machine or its GPU has) is refused, and what would fit; null where it fits. */
+export async function refusal(memory: Memory, given: number | null, on: Device, by: Shrinking): Promise<string | null> {
+  const most = memoryLimit(given, on);
   if (memory.total_bytes <= most) return null;
-  const what = `memory: the run must fit in ${formatBytes(most)} (${given === null ? "the machine's memory" : "memory_limit"}), got one that needs ${formatBytes(memory.total_bytes)}`;
+  const what = `memory: the run must fit in ${formatBytes(most)} (${most === given ? "memory_limit" : on.deviceMemory > 0 ? `the memory of device ${on.device}` : "the machine's memory"}), got one that needs ${formatBytes(memory.total_bytes)}`;
   return `${what}: ${largest(memory)} (${await mend(most - (memory.total_bytes - memory.activations_bytes), by)})`;
 }
 
 /** Throws OutOfMemoryError where there is such a refusal. */
-export async function refuseIfTooLarge(memory: Memory, given: number | null, by: Shrinking): Promise<void> {
-  const why = await refusal(memory, given, by);
+export async function refuseIfTooLarge(memory: Memory, given: number | null, on: Device, by: Shrinking): Promise<void> {
+  const why = await refusal(memory, given, on, by);
   if (why) throw new OutOfMemoryError(why);
 }
 

@@ -60,7 +60,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     const plans = await compileTraining(loaded, headsOf(layouts), loss, adam);
     const scored = scoredSizes(task, layouts);
     const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
-    const limit = memoryLimit(config.memoryLimit);
+    const limit = memoryLimit(config.memoryLimit, session);
     const ofStep = (name: "microStep" | "evaluationStep", of: Layout): Promise<number> =>
       flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", (counts) => flops(counts, name, spec, of.head.sizes, loss, of.head.keepLogits));
     const step =
@@ -94,7 +94,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
       limit_bytes: limit,
       free_bytes: limit - memory.total_bytes,
       fits: memory.total_bytes <= limit,
-      refusal: await refusal(memory, config.memoryLimit, shrinking(task, config, loaded, layouts)),
+      refusal: await refusal(memory, config.memoryLimit, session, shrinking(task, config, loaded, layouts)),
       activations_live_bytes: plans.micro.liveBytes,
       recomputed: head.keepLogits ? [] : ["logits"],
       flops_per_step: step,

@@ -97,7 +97,7 @@ export class Trainer {
       const plans = await compileTraining(loaded, headsOf(layouts), loss, adam);
       await using other = await otherReference(config, machine);
       const memory = await memoryOfRun(loaded, Object.values(plans), scoredSizes(task, layouts), other?.loaded);
-      await refuseIfTooLarge(memory, config.memoryLimit, shrinking(task, config, loaded, layouts));
+      await refuseIfTooLarge(memory, config.memoryLimit, loaded.session, shrinking(task, config, loaded, layouts));
       const start = performance.now();
       if (products !== undefined) await goOnWith(products, [loaded, ...(other ? [other.loaded] : [])].map((l) => l.session), hooks.log);
       const sets: RowsOfRun[] = [];

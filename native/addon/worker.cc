@@ -100,6 +100,7 @@ void Worker::measure() {
   sizes_.threads = session_ ? session_->thread_bytes() : 0;
   sizes_.derived = session_ ? session_->derived_bytes() : 0;
   sizes_.buffers = session_ ? session_->buffer_bytes() : 0;
+  if (sizes_.device_total == 0 && session_) sizes_.device_total = session_->device_total();
   sizes_.device = session_ ? session_->device_bytes() : 0;
 }
 

@@ -43,7 +43,7 @@ class Worker {
   void stop();
 
   struct Sizes {
-    std::atomic<int64_t> arena{0}, derived{0}, buffers{0}, device{0}, threads{0};
+    std::atomic<int64_t> arena{0}, derived{0}, buffers{0}, device{0}, device_total{0}, threads{0};
   };
   const Sizes& sizes() const { return sizes_; }
   const std::string& device() const { return device_; }

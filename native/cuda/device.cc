@@ -174,6 +174,10 @@ class CudaMachine final : public Machine {
     if (refused(cudaMallocHost(&place, static_cast<size_t>(bytes < 1 ? 1 : bytes)))) return {};
     return Memory::own(place, bytes, free_pinned);
   }
+  int64_t total() const override {
+    size_t free = 0, total = 0;
+    return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(total) : 0;
+  }
   Status refusal() const override { return refusal_; }
   Status put(void* to, const void* from, int64_t bytes) override {
     if (Status s = queue_put(to, from, bytes); !s.ok()) return s;

@@ -42,6 +42,7 @@ class Machine {
   virtual std::unique_ptr<Recording> record(std::vector<Call> calls) = 0;
   // Host memory that queued copies read fastest from. Empty where there is none.
   virtual Memory staging(int64_t bytes) = 0;
+  virtual int64_t total() const = 0;  // bytes of memory that the device has
   virtual Status refusal() const = 0;  // why the last memory that was asked for came back empty
   virtual Status name_calls() = 0;  // from now on calls are launched one by one and each is named to a profiler
   virtual Peak peak() = 0;

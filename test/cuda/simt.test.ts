@@ -110,6 +110,22 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     expect(named.filter((l) => l.startsWith("simt: range rope_table"))).toHaveLength(2); // one micro-batch of each of two steps
   }, 60_000);
 
+  test("the device's memory is a run's limit: plan says so, and what does not fit is refused before it begins", async () => {
+    const small = { tokens_per_batch: 8192, env: { ATTUNE_SIMT_MEMORY: String(2 ** 24) } };
+    const large = await command<Record<string, number>>("plan", { memory_limit: "1TiB" });
+    expect(large).toMatchObject({ limit_bytes: 16 * 2 ** 30, fits: true, packed_weights_bytes: 0 });
+    const refused = "memory: the run must fit in 16.8 MB (the memory of device simt), got one that needs ";
+    const plan = await attune(["plan", runFile("small", small), "--json"], { env: { ...env, ...small.env } });
+    expect([plan.code, plan.stderr]).toEqual([4, expect.stringContaining(refused)]);
+    expect(JSON.parse(plan.stdout)).toMatchObject({ limit_bytes: 2 ** 24, fits: false });
+    const { code, stderr } = await run("small", small);
+    expect([code, stderr]).toEqual([4, expect.stringContaining(refused)]);
+    const given = await run("given", { memory_limit: "1MiB" });
+    expect(given.stderr).toContain("the run must fit in 1.05 MB (memory_limit)");
+    const peak = (await done("planned", {})).metrics.at(-1)!["peak_bytes"]!;
+    expect(large["total_bytes"]! - peak).toBeLessThan(2); // the empty scratch of no threads is counted as a byte
+  });
+
   describe("a device that fails", () => {
     const failing = (out: string, fail: string, more: Way = {}): Promise<Ran> =>
       run(out, { max_steps: 4, save_steps: 1, ...more, env: { ATTUNE_SIMT_FAIL: fail, ...more.env } });

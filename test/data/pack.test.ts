@@ -6,7 +6,7 @@ import { chunkRows, packStep, packedTokens, planStep } from "#lib/data/pack.js";
 import type { MicroBatch, PackOptions } from "#lib/data/pack.js";
 import { mostRows, TreeTable, TreeTableBuilder } from "#lib/data/tree_table.js";
 import type { Span, Tree } from "#lib/data/types.js";
-import { cutHead, planHead } from "#lib/train/engine.js";
+import { cutHead, grainOf, planHead } from "#lib/train/engine.js";
 
 let seed = 1;
 const random = (n: number): number => (seed = (seed * 48271) % 2147483647) % n;
@@ -197,6 +197,15 @@ describe("the room that a program has for a head", () => {
         expect(cutHead(micro, head).chunks.length).toBeLessThanOrEqual(head.sizes.chunks);
       }
     }
+  });
+
+  it("grows with the memory of a GPU", () => {
+    const of = (gib: number): number[] => {
+      const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30 });
+      return [tokens, chunkBytes / 2 ** 30];
+    };
+    expect([8, 24, 80, 141, 288].map(of)).toEqual([[2048, 0.25], [4096, 0.75], [16384, 2.5], [32768, 4], [65536, 4]]);
+    expect(grainOf({ device: "cpu", deviceMemory: 0 }).tokens).toBe(640);
   });
 
   it("is little more than prompts leave, and chunks are even", () => {

@@ -35,7 +35,7 @@ const shapes = new Map(parameters(config).map((p) => [p.name, p.shape]));
 const heads = ["sft", "dpo"].flatMap((kind) =>
   ["float32", "bfloat16"].map((dtype) => {
     const loss = kind === "sft" ? { kind } : { kind, lossType: "sigmoid", beta: 0.1, labelSmoothing: 0 };
-    const head = planHead(grainOf("cpu"), config.vocabSize, 1024, 1024, 4, 1024, kind); // DPO's logits of the longest pair do not fit: computed twice
+    const head = planHead(grainOf({ device: "cpu", deviceMemory: 0 }), config.vocabSize, 1024, 1024, 4, 1024, kind); // DPO's logits of the longest pair do not fit: computed twice
     return compile(microStep({ config, shapes, dtype }, head.sizes, loss, head.keepLogits), scratchOf("cpu")).arenaBytes;
   }),
 );
