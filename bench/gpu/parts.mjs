@@ -9,7 +9,7 @@ const torch = (only) => ({ name: `torch-${only}`, seconds: 90, read: "json", pee
 const beside = (task, dtype, seconds) => ({ name: `${task}-${dtype}`, seconds, read: "json", command: ["{node}", "bench/gpu/beside.mjs", task, dtype, "{device}"] });
 const sanitize = (tool, seconds) => ({ name: tool, seconds, read: "check", command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--skip-nan"] });
 const model = { "0.5b": "bench/gpu/qwen-0.5b.json", "8b-shapes": "bench/gpu/llama-8b.json" };
-const steps = (name, task, budget, n) => ({ name: `${name}-${task}`, seconds: 120, read: "json", match: { task, model: name }, command: ["{node}", "bench/gpu/steps.mjs", task, model[name], budget, n, "{device}"] });
+const steps = (name, task, n) => ({ name: `${name}-${task}`, seconds: 120, read: "json", match: { task, model: name }, command: ["{node}", "bench/gpu/steps.mjs", task, model[name], n, "{device}"] });
 const torchSteps = (name, task, micro, ...more) => ({
   name: `torch-${name}-${task}${more.join("")}`, seconds: 150, read: "json", peer: true, task, model: name, last: true,
   command: ["{python}", "bench/peer/torch_steps.py", model[name], task, "--micro", micro, ...more],
@@ -47,9 +47,9 @@ export function parts(device) {
     bench("bench-adamw", "adamw", "--hidden 4096 --intermediate 8192", { elements: 4096 * 8192 }),
     bench("bench-linear-logprob", "linear_logprob", "--rows 4096 --hidden 2048 --vocab 65536", { rows: 4096, hidden: 2048, vocab: 65536 }),
     ...["ceilings", "sdpa", "varlen", "norm", "swiglu", "adamw", "head"].map(torch),
-    steps("0.5b", "sft", "32768", "8"),
-    steps("0.5b", "dpo", "24576", "8"),
-    steps("8b-shapes", "sft", "16384", "6"),
+    steps("0.5b", "sft", "8"),
+    steps("0.5b", "dpo", "8"),
+    steps("8b-shapes", "sft", "6"),
     torchSteps("0.5b", "sft", "8"),
     torchSteps("0.5b", "dpo", "8"),
     torchSteps("8b-shapes", "sft", "4"),

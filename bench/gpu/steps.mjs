@@ -1,4 +1,4 @@
-// Training steps of a random model on a GPU: node bench/gpu/steps.mjs sft|dpo CONFIG TOKENS_PER_BATCH STEPS DEVICE [profile]. One JSON line: the
+// Training steps of a random model on a GPU: node bench/gpu/steps.mjs sft|dpo CONFIG STEPS DEVICE [profile]. One JSON line: the
 // median of the steps after the second, and MFU against 989 TFLOP/s (H100 and H200, bf16, dense); with `profile`, what `attune profile` says.
 // The peer is bench/peer/torch_steps.py: 16 documents of 2048 tokens, or 16 pairs of 1024 + 2 x 256, a step.
 import { spawnSync } from "node:child_process";
@@ -7,7 +7,7 @@ import path from "node:path";
 import { recipe, root, train, workspace } from "./attune.mjs";
 import { writeModel } from "./model.mjs";
 
-const [, , task, configFile, budget, steps, device, profile] = process.argv;
+const [, , task, configFile, steps, device, profile] = process.argv;
 const at = workspace("steps");
 let seed = 1;
 const draw = (n) => Math.floor(((seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0) / 2 ** 32) * n);
@@ -19,7 +19,7 @@ fs.writeFileSync(at("data.jsonl"), Array.from({ length: 16 * Number(steps) }, ()
 const total = await writeModel(at("model"), configFile, `${recipe}/model`);
 const run = {
   model: at("model"), dataset: at("data.jsonl"), output_dir: at("out"), max_steps: Number(steps), batch_size: 16, logging_steps: 1, learning_rate: 1e-5,
-  tokens_per_batch: Number(budget), max_length: 2048, dtype: "bfloat16", device, save_strategy: "no",
+  max_length: 2048, dtype: "bfloat16", device, save_strategy: "no",
 };
 if (profile) {
   fs.writeFileSync(at("run.json"), JSON.stringify({ ...run, task }));
