@@ -79,6 +79,10 @@ Memory Memory::allocate(int64_t bytes, bool huge) {
   return own(place, bytes, free_host);
 }
 
+Memory Memory::part(int64_t offset, int64_t bytes) const {
+  return own(data_ + offset, bytes, [](void*, int64_t) {});
+}
+
 Memory Memory::reserve(int64_t bytes) {
   if (bytes < 0 || bytes > kMost) return {};
   if (bytes < 1) bytes = 1;

@@ -22,6 +22,9 @@ class Memory {
   using Release = void (*)(void* data, int64_t bytes);
   static Memory own(void* data, int64_t bytes, Release release);
 
+  // A part of a piece that outlives it.
+  Memory part(int64_t offset, int64_t bytes) const;
+
   uint8_t* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
   explicit operator bool() const { return data_ != nullptr; }

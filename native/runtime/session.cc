@@ -117,13 +117,28 @@ Status Session::load(Program given, uint32_t* id) {
     auto state = std::make_unique<BufferState>();
     state->name = b.name;
     state->type = b.type;
-    state->memory = allocate(b.type.bytes());
-    if (!state->memory)
-      return no_room("buffer " + b.name, b.type.bytes(), "a smaller model, or more memory");
-    bytes += b.type.bytes();
+    if (b.own && device_->open != nullptr) {
+      p->block_of(*state).take(b.type.bytes());
+    } else {
+      state->memory = allocate(b.type.bytes());
+      if (!state->memory) return no_room("buffer " + b.name, b.type.bytes(), "a smaller model, or more memory");
+      bytes += b.type.bytes();
+    }
     p->spaces.push_back(state.get());
     seen[b.name] = state.get();
     (b.own ? p->own : fresh).push_back(std::move(state));
+  }
+  for (Loaded::Block* block : {&p->inputs, &p->outputs}) {
+    if (block->bytes == 0) continue;
+    block->device = allocate(block->bytes);
+    if (!block->device) return no_room("inputs and outputs", block->bytes, "a smaller tokens_per_batch takes less");
+    bytes += std::exchange(block->bytes, 0);
+  }
+  if (device_->open != nullptr) {
+    for (auto& state : p->own) {
+      Loaded::Block& block = p->block_of(*state);
+      state->memory = block.device.part(block.take(state->type.bytes()), state->type.bytes());
+    }
   }
   if (device_->kernels != nullptr) {
     for (const Instruction& code : program.code) {
@@ -147,8 +162,10 @@ Status Session::load(Program given, uint32_t* id) {
   }
   for (auto& state : fresh) buffers_.emplace(state->name, std::move(state));
   buffer_bytes_ += bytes;
-  p->own_bytes = 0;
-  for (const auto& state : p->own) p->own_bytes += state->type.bytes();
+  p->own_bytes = p->inputs.bytes + p->outputs.bytes;
+  if (device_->open == nullptr) {
+    for (const auto& state : p->own) p->own_bytes += state->type.bytes();
+  }
   p->nanoseconds.assign(program.code.size(), 0.0);
   *id = next_program_++;
   programs_.emplace(*id, std::move(p));
@@ -282,11 +299,13 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
     if (p.index_of(name) == p.spaces.size())
       return Status::bad(Fault::state, "output " + name + ": this program has no such buffer");
   }
+  if (machine_ && cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
   if (machine_) {
-    if (cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
-    if (Status s = execute_recorded(p, request.profile); !s.ok()) return s;
-    return unstage_outputs(p, request, outputs);
+    Status done = execute_recorded(p, request.profile);
+    if (done.ok()) done = unstage_outputs(p, request, outputs);
+    if (!done.ok()) (void)machine_->finish();  // before host memory is written again that a queued copy may still read
+    return done;
   }
   for (size_t i = 0; i < p.program.code.size(); ++i) {
     if (cancel.load(std::memory_order_relaxed))

@@ -1,5 +1,7 @@
 // A program bound to a session's buffers. Private to session*.cc.
 #pragma once
+#include <utility>
+
 #include "session.h"
 
 namespace attune {
@@ -21,10 +23,19 @@ struct Session::Loaded {
   std::vector<std::unique_ptr<BufferState>> own;   // inputs/, outputs/
   int64_t own_bytes = 0;
   std::vector<double> nanoseconds;                 // per instruction, over profiled runs
-  // On a device with memory of its own: the instructions' structs, the calls, inputs on their way in and outputs out.
+  // On a device with memory of its own: the instructions' structs, the calls, and all inputs in one block, all outputs in another, so that
+  // each travels in one copy, from and to host memory that is laid out alike.
+  struct Block {
+    Memory device, host;
+    int64_t bytes = 0;
+    int64_t take(int64_t more) { return std::exchange(bytes, bytes + (more + 255) / 256 * 256); }
+  };
+  Block inputs, outputs;
   std::vector<std::unique_ptr<uint8_t[]>> args;
   std::unique_ptr<Recording> recording;
-  Memory staging, unstaging;
+
+  Block& block_of(const BufferState& b) { return b.name.rfind("inputs/", 0) == 0 ? inputs : outputs; }
+  int64_t place_of(const BufferState& b) { return b.memory.data() - block_of(b).device.data(); }
 
   // spaces.size() where there is none.
   size_t index_of(const std::string& name) const {

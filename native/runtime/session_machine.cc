@@ -16,56 +16,52 @@ bool counted_by_rows(const Type& t) {
   return true;
 }
 
-int64_t padded(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+bool is_output(const BufferState& b) { return b.name.rfind("outputs/", 0) == 0; }
 
 }  // namespace
 
-// Every input at capacity, through one piece of staging memory.
+// Every input at capacity, in one copy.
 Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& given) {
-  int64_t total = 0;
-  for (size_t i = 0; i < given.size(); ++i)
-    if (given[i] != nullptr) total += padded(p.spaces[i]->type.bytes());
-  if (p.staging.bytes() < total) p.staging = machine_->staging(total);
-  if (p.staging.bytes() < total) return no_room("inputs, pinned host memory", total, "less memory in use, or a smaller tokens_per_batch");
-  int64_t at = 0;
+  if (p.inputs.bytes == 0) return Status::good();
+  if (!p.inputs.host) p.inputs.host = machine_->staging(p.inputs.bytes);
+  if (!p.inputs.host) return no_room("inputs, pinned host memory", p.inputs.bytes, "less memory in use, or a smaller tokens_per_batch");
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
     const Type& type = p.spaces[i]->type;
     if (!counted_by_rows(type))
       return Status::bad(Fault::shape, "input " + p.spaces[i]->name + ": only its first axis may be counted on this device, got " + type.text());
-    uint8_t* to = p.staging.data() + at;
+    uint8_t* to = p.inputs.host.data() + p.place_of(*p.spaces[i]);
     const size_t used = static_cast<size_t>(given[i]->bytes()), all = static_cast<size_t>(type.bytes());
     if (used > 0) std::memcpy(to, given[i]->data.get(), used);
     std::memset(to + used, type.dtype == DType::i32 ? 0xff : 0, all - used);
-    if (Status s = machine_->queue_put(p.spaces[i]->memory.data(), to, type.bytes()); !s.ok()) return s;
-    at += padded(type.bytes());
   }
-  return Status::good();
+  return machine_->queue_put(p.inputs.device.data(), p.inputs.host.data(), p.inputs.bytes);
 }
 
-// Every wanted buffer, in use, through another piece; with one wait, which ends the run.
+// What is wanted, in use, with one wait, which ends the run: outputs in one copy, and other buffers each in its own.
 Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs) {
-  int64_t total = 0;
+  if (!p.outputs.host && p.outputs.bytes > 0) p.outputs.host = machine_->staging(p.outputs.bytes);
+  if (!p.outputs.host && p.outputs.bytes > 0)
+    return no_room("outputs, pinned host memory", p.outputs.bytes, "less memory in use, or a smaller tokens_per_batch");
   outputs->resize(request.outputs.size());
+  bool any = false;
   for (size_t i = 0; i < outputs->size(); ++i) {
-    if (Status s = make_output(p, request.outputs[i], request.counts, &(*outputs)[i]); !s.ok()) return s;
-    total += padded((*outputs)[i].bytes());
-  }
-  if (p.unstaging.bytes() < total) p.unstaging = machine_->staging(total);
-  if (p.unstaging.bytes() < total) return no_room("outputs, pinned host memory", total, "less memory in use, or a smaller tokens_per_batch");
-  int64_t at = 0;
-  for (const HostArray& out : *outputs) {
+    HostArray& out = (*outputs)[i];
+    if (Status s = make_output(p, request.outputs[i], request.counts, &out); !s.ok()) return s;
     const BufferState& from = *p.spaces[p.index_of(out.name)];
     if (!counted_by_rows(from.type))
       return Status::bad(Fault::shape, "output " + out.name + ": only its first axis may be counted on this device, got " + from.type.text());
-    if (Status s = machine_->queue_get(p.unstaging.data() + at, from.memory.data(), out.bytes()); !s.ok()) return s;
-    at += padded(out.bytes());
+    any |= is_output(from);
+    if (is_output(from)) continue;
+    if (Status s = machine_->queue_get(out.data.get(), from.memory.data(), out.bytes()); !s.ok()) return s;
+  }
+  if (any) {
+    if (Status s = machine_->queue_get(p.outputs.host.data(), p.outputs.device.data(), p.outputs.bytes); !s.ok()) return s;
   }
   if (Status s = machine_->finish(); !s.ok()) return s;
-  at = 0;
   for (HostArray& out : *outputs) {
-    if (out.bytes() > 0) std::memcpy(out.data.get(), p.unstaging.data() + at, static_cast<size_t>(out.bytes()));
-    at += padded(out.bytes());
+    const BufferState& from = *p.spaces[p.index_of(out.name)];
+    if (is_output(from) && out.bytes() > 0) std::memcpy(out.data.get(), p.outputs.host.data() + p.place_of(from), static_cast<size_t>(out.bytes()));
   }
   return Status::good();
 }

@@ -130,7 +130,7 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     const failing = (out: string, fail: string, more: Way = {}): Promise<Ran> =>
       run(out, { max_steps: 4, save_steps: 1, ...more, env: { ATTUNE_SIMT_FAIL: fail, ...more.env } });
 
-    test.each([1, 2, 9, 60])("out of memory at allocation %i: exit 4, and how much is free", async (n) => {
+    test.each([1, 2, 9, 30])("out of memory at allocation %i: exit 4, and how much is free", async (n) => {
       const { code, stderr } = await failing(`memory-${n}`, `malloc:${n}`);
       expect(code).toBe(4);
       expect(stderr).toMatch(/the simt device has no room for \d+ bytes; memory: simt says cudaErrorMemoryAllocation, out of memory; \d+ of its \d+ MiB are free/);
