@@ -58,15 +58,20 @@ class TileWalk {
   __device__ TileWalk(const TileWord* words, int32_t inner_tiles) : words_(words), word_((inner_tiles + 31) / 32) {}
 
   __device__ bool next() {
-    while (left_.any == 0) {
-      if (word_ == 0) return false;
-      left_ = words_[--word_];
-    }
+    if (ended()) return false;
     const int bit = 31 - __clz(static_cast<int>(left_.any));
     left_.any ^= 1u << bit;
     tile_ = word_ * 32 + bit;
     all_ = left_.all >> bit & 1;
     return true;
+  }
+  // Whether there is no tile after this one. What it looks up, next() needs not.
+  __device__ bool ended() {
+    while (left_.any == 0) {
+      if (word_ == 0) return true;
+      left_ = words_[--word_];
+    }
+    return false;
   }
   __device__ int32_t tile() const { return tile_; }
   __device__ bool all_visible() const { return all_; }

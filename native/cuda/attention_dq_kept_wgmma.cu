@@ -1,10 +1,12 @@
 // attention_backward, wgmma family: dq = scale dS k, where dS was kept by the kernel of dk and dv.
 // tiling: a block has 192 queries of one head, 64 a consumer, and walks the tiles of 128 keys in which any of them sees something,
 // last first. The producer brings each tile of keys and, for every consumer that has one, its 64 x 128 of dS: whoever wrote a block of
-// 8 x 8 held it transposed, and one instruction turns it. What bounds it is memory: dS is read once, 2 bytes a pair and head.
-// budget: 512 threads of 128 registers (24 for the producer, 160 for consumers), no spills; shared memory 161 KiB at size 128, 129 KiB
-// at 64. limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA); keys that nobody sees must be finite.
-// measured: with dk and dv, see attention_backward_wgmma.cu.
+// 8 x 8 held it transposed, and one instruction turns it. There are as many blocks as multiprocessors, and each is dealt such items,
+// later queries first: the producer brings the next item's tiles while the consumers finish this one's, and dq leaves by TMA under the
+// next item. What bounds it is memory: dS is read once, 2 bytes a pair and head.
+// budget: 512 threads of 128 registers (24 for the producer, 160 for consumers), no spills; shared memory 209 KiB at size 128 in two
+// stages, 217 KiB at 64 in three. limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA); keys that nobody sees
+// must be finite. measured: not yet; with a block an item, and with dk and dv, see attention_backward_wgmma.cu.
 #include "attention_wgmma.h"
 #include "common/grid.h"
 
@@ -14,8 +16,7 @@ namespace {
 using namespace hopper;
 
 constexpr int kConsumers = 3;
-constexpr int kStages = 2;
-constexpr int kQueries = kConsumers * kConsumerRows;
+constexpr int kQueries = kConsumers * kConsumerRows;  // of an item
 constexpr int kKeys = KeptTiles::kKeys;
 constexpr int kKeptRows = KeptTiles::kBytes / kPanelRow;  // as TMA sees a kept tile
 
@@ -38,7 +39,13 @@ struct Stage {
 };
 
 template <int Size>
-using Stages = Ring<Stage<Size>, kStages, kConsumers>;
+using Stages = Ring<Stage<Size>, Size == 64 ? 3 : 2, kConsumers>;
+template <int Size>
+using Out = Tile<kConsumerRows, Size>;
+
+// The stages, what leaves of each consumer, barriers.
+template <int Size>
+inline constexpr int kSharedBytes = Stages<Size>::kBytes + kConsumers * Out<Size>::kBytes + kBarrierBytes;
 
 // Walks the tiles of keys that any of three neighbouring tiles of queries sees, from the last to the first.
 class KeptWalk {
@@ -75,6 +82,24 @@ class KeptWalk {
   uint32_t any_[kConsumers] = {}, left_ = 0;
 };
 
+// An item: three tiles of 64 queries of one head, and their tiles of keys.
+struct KeptItem {
+  int32_t local_head, head, first_tile;  // local_head: of those that are kept
+  KeptWalk walk;
+};
+
+// Calls f(item) for the items that this block is dealt, later queries first; the heads of the same queries are neighbours.
+template <class F>
+__device__ __forceinline__ void each_kept_item(const KeptArgs& a, F f) {
+  const int32_t query_tiles = (a.rows + kConsumerRows - 1) / kConsumerRows, key_tiles = (a.rows + kKeys - 1) / kKeys;
+  const int32_t blocks = (a.rows + kQueries - 1) / kQueries;
+  each_dealt(blocks * a.heads, [&](int32_t index) {
+    const int32_t local_head = index % a.heads, first_tile = (blocks - 1 - index / a.heads) * kConsumers;
+    const TileWord* const words = a.words + int64_t{first_tile} * ((key_tiles + 31) / 32);
+    f(KeptItem{local_head, a.first_head + local_head, first_tile, KeptWalk(words, query_tiles - first_tile, key_tiles)});
+  });
+}
+
 // The consumer's dS as operand A: this warp's 16 queries, all keys.
 __device__ __forceinline__ void load_kept(Fragments<kKeys>& ds, const uint8_t* tile) {
   const int warp = threadIdx.x / 32 % (kWarpgroup / 32), lane = threadIdx.x % 32;
@@ -93,72 +118,81 @@ __device__ __forceinline__ void load_kept(Fragments<kKeys>& ds, const uint8_t* t
 }
 
 template <int Size>
+__device__ __forceinline__ void produce(const Stages<Size>& stages, const CUtensorMap* k_map, const CUtensorMap* kept_map,
+                                        const KeptArgs& a) {
+  typename Stages<Size>::Turn turn;
+  each_kept_item(a, [&](KeptItem item) {
+    for (; item.walk.next(); turn.advance()) {
+      const uint32_t seen = item.walk.seen();
+      const Stage<Size> stage = stages.tile(turn);
+      uint64_t* const full = stages.begin(turn, Stage<Size>::Keys::kBytes + __popc(seen) * KeptTiles::kBytes);
+      stage.keys().load(full, k_map, item.head / a.group, item.walk.tile() * kKeys);
+#pragma unroll
+      for (int c = 0; c < kConsumers; ++c)
+        if (seen >> c & 1) {
+          const int64_t row = a.kept.at(item.local_head, item.walk.tile(), item.first_tile + c) * kKeptRows;
+          ptx::tma_load_2d(stage.kept(c), kept_map, full, 0, static_cast<int32_t>(row));
+        }
+    }
+  });
+}
+
+template <int Size>
+__device__ __forceinline__ void consume(const Stages<Size>& stages, uint8_t* outs, const CUtensorMap* dq_map, const KeptArgs& a) {
+  const Consumer<kConsumers> consumer;
+  const Place place;
+  const Out<Size> staging = {outs + consumer.index * Out<Size>::kBytes};
+  const float scales[2] = {a.scale, a.scale};
+  typename Stages<Size>::Turn turn;
+  each_kept_item(a, [&](KeptItem item) {
+    float dq[Size / 2];
+    clear(dq);
+    for (; item.walk.next(); turn.advance()) {
+      const Stage<Size> stage = stages.wait(turn);
+      if (item.walk.seen() >> consumer.index & 1) {
+        Fragments<kKeys> ds;
+        load_kept(ds, stage.kept(consumer.index));
+        ptx::wgmma_fence();
+        accumulate(dq, ds, stage.keys());
+        ptx::wgmma_wait<0>();
+      }
+      stages.release(turn);
+    }
+    if (consumer.leads()) ptx::tma_store_wait<0>();
+    consumer.sync();  // the rows before have left the staging tile
+    staging.put(0, place, dq, scales);
+    ptx::fence_proxy_async();
+    consumer.sync();
+    if (consumer.leads()) staging.store(0, dq_map, item.head, (item.first_tile + consumer.index) * kConsumerRows);
+  });
+  if (consumer.leads()) ptx::tma_store_wait<0>();
+}
+
+template <int Size>
 __global__ void __launch_bounds__(kThreads<kConsumers>, 1)
     attention_dq_kept_wgmma(const __grid_constant__ CUtensorMap k_map, const __grid_constant__ CUtensorMap kept_map,
-                      const __grid_constant__ CUtensorMap dq_map, const __grid_constant__ KeptArgs a) {
+                            const __grid_constant__ CUtensorMap dq_map, const __grid_constant__ KeptArgs a) {
   ATTUNE_DYNAMIC_SHARED(base);
-  const Stages<Size> stages = {base, reinterpret_cast<uint64_t*>(base + Stages<Size>::kBytes)};
-  using Turn = typename Stages<Size>::Turn;
-  const int32_t blocks = (a.rows + kQueries - 1) / kQueries, block = blocks - 1 - static_cast<int32_t>(blockIdx.x / a.heads);
-  const int32_t local_head = blockIdx.x % a.heads, head = a.first_head + local_head, first_tile = block * kConsumers;
-  const int32_t query_tiles = (a.rows + kConsumerRows - 1) / kConsumerRows, key_tiles = (a.rows + kKeys - 1) / kKeys;
-  KeptWalk walk(a.words + int64_t{first_tile} * ((key_tiles + 31) / 32), query_tiles - first_tile, key_tiles);
+  uint8_t* const outs = base + Stages<Size>::kBytes;
+  const Stages<Size> stages = {base, reinterpret_cast<uint64_t*>(outs + kConsumers * Out<Size>::kBytes)};
   if (threadIdx.x == 0) {
-    prefetch(&k_map, &kept_map);
+    prefetch(&k_map, &kept_map, &dq_map);
     stages.init();
     ptx::fence_barrier_init();
   }
   __syncthreads();
-
   if (threadIdx.x < kWarpgroup) {
     ptx::registers_decrease<kProducerRegisters>();
-    if (threadIdx.x != 0) return;
-    for (Turn turn; walk.next(); turn.advance()) {
-      const uint32_t seen = walk.seen();
-      const Stage<Size> stage = stages.tile(turn);
-      uint64_t* const full = stages.begin(turn, Stage<Size>::Keys::kBytes + __popc(seen) * KeptTiles::kBytes);
-      stage.keys().load(full, &k_map, head / a.group, walk.tile() * kKeys);
-#pragma unroll
-      for (int c = 0; c < kConsumers; ++c)
-        if (seen >> c & 1) {
-          const int64_t row = a.kept.at(local_head, walk.tile(), first_tile + c) * kKeptRows;
-          ptx::tma_load_2d(stage.kept(c), &kept_map, full, 0, static_cast<int32_t>(row));
-        }
-    }
-    return;
-  }
-
-  ptx::registers_increase<kConsumerRegisters<kConsumers>>();
-  const Consumer<kConsumers> consumer;
-  float dq[Size / 2];
-  clear(dq);
-  for (Turn turn; walk.next(); turn.advance()) {
-    const Stage<Size> stage = stages.wait(turn);
-    if (walk.seen() >> consumer.index & 1) {
-      Fragments<kKeys> ds;
-      load_kept(ds, stage.kept(consumer.index));
-      ptx::wgmma_fence();
-      accumulate(dq, ds, stage.keys());
-      ptx::wgmma_wait<0>();
-    }
-    stages.release(turn);
-  }
-  const float scales[2] = {a.scale, a.scale};
-  const Tile<kConsumerRows, Size> out = {Stage<Size>{stages.tiles}.kept(consumer.index)};  // which nobody else uses, and no load now
-  consumer.sync();
-  out.put(0, Place(), dq, scales);
-  ptx::fence_proxy_async();
-  consumer.sync();
-  if (consumer.leads()) {
-    out.store(0, &dq_map, head, (first_tile + consumer.index) * kConsumerRows);
-    ptx::tma_store_wait<0>();
+    if (threadIdx.x == 0) produce<Size>(stages, &k_map, &kept_map, a);
+  } else {
+    ptx::registers_increase<kConsumerRegisters<kConsumers>>();
+    consume<Size>(stages, outs, &dq_map, a);
   }
 }
 
 template <int Size>
 void launch(const AttentionBackward& a, const AttentionPlan& plan, int64_t first_head, int64_t heads, Stream& stream) {
-  constexpr size_t kShared = Stages<Size>::kBytes + kBarrierBytes;
-  static_assert(kShared <= kMostShared && Tile<kConsumerRows, Size>::kBytes <= KeptTiles::kBytes, "shared memory");
+  static_assert(kSharedBytes<Size> <= kMostShared && Stages<Size>::kBarriers * 8 <= kBarrierBytes, "shared memory");
   const uint64_t kept_rows = static_cast<uint64_t>(plan.kept_kv_heads * plan.group() * plan.kept.of_head * kKeptRows);
   CUtensorMap k, kept, dq;
   if (!make_map(&k, a.k, kKeys, stream) || !make_map(&dq, a.dq, kConsumerRows, stream) ||
@@ -171,8 +205,8 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, int64_t first
                          static_cast<int32_t>(heads),
                          static_cast<int32_t>(plan.group()),
                          plan.scale};
-  stream.launch("attention_dq_kept_wgmma", attention_dq_kept_wgmma<Size>, static_cast<unsigned>(ceil_div(plan.rows, kQueries) * heads),
-                kThreads<kConsumers>, kShared, k, kept, dq, args);
+  stream.launch("attention_dq_kept_wgmma", attention_dq_kept_wgmma<Size>, dealt_blocks(ceil_div(plan.rows, kQueries) * heads, stream),
+                kThreads<kConsumers>, kSharedBytes<Size>, k, kept, dq, args);
 }
 
 }  // namespace

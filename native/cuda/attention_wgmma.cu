@@ -9,8 +9,6 @@
 // of 128 (24 and 160), 181 KiB; no spills.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA), scale > 0; keys that nobody sees must be finite.
 // measured: H200, causal, 32/8 heads, D 128: 601 TFLOP/s at 4k, 630 to 647 at 8k, 675 at 16k; D 64, 14/2 heads, 8k: 451. bench/results.
-#include <algorithm>
-
 #include "attention_wgmma.h"
 
 namespace attune::cuda {
@@ -67,36 +65,12 @@ struct Shared {
   __device__ Out out(int consumer) const { return {outs + consumer * Out::kBytes}; }
 };
 
-// One item: a tile of queries of one head.
-template <int Size>
-struct Item {
-  int32_t head, kv_head, first;
-  TileWalk walk;
-
-  __device__ Item(const ForwardArgs& a, int32_t index, int32_t tile, int32_t key_tiles)
-      : head(index % a.heads),
-        kv_head(head / a.group),
-        first(tile * kQueries<Size>),
-        walk(a.tiles.words + int64_t{tile} * ((key_tiles + 31) / 32), key_tiles) {}
-};
-
-// Calls f(item) for the items that this block is dealt: the direction alternates, so that no block has the longer one every time.
-template <int Size, class F>
-__device__ __forceinline__ void each_item(const ForwardArgs& a, F f) {
-  const int32_t tiles = (a.mask.rows + kQueries<Size> - 1) / kQueries<Size>;
-  const int32_t key_tiles = (a.mask.rows + kKeys - 1) / kKeys, items = tiles * a.heads;
-  for (int32_t dealt = 0, round = 0; dealt < items; dealt += gridDim.x, ++round) {
-    const int32_t index = dealt + static_cast<int32_t>(round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
-    if (index < items) f(Item<Size>(a, index, a.tiles.order[index / a.heads], key_tiles));
-  }
-}
-
 template <int Size>
 __device__ __forceinline__ void produce(const Shared<Size>& shared, const CUtensorMap* q_map, const CUtensorMap* k_map,
                                         const CUtensorMap* v_map, const CUtensorMap* ends_map, const ForwardArgs& a) {
   typename Shared<Size>::Queries::Turn q_turn;
   typename Shared<Size>::Keys::Turn turn;
-  each_item<Size>(a, [&](Item<Size> item) {
+  each_item<kQueries<Size>, kKeys>(a, [&](Item item) {
     shared.q.produce(q_turn, q_map, item.head, item.first);
     q_turn.advance();
     for (; item.walk.next(); turn.advance()) {
@@ -115,7 +89,7 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
   typename Shared<Size>::Queries::Turn q_turn;
   typename Shared<Size>::Keys::Turn turn, before;
   consumer.begin_turns();
-  each_item<Size>(a, [&](Item<Size> item) {
+  each_item<kQueries<Size>, kKeys>(a, [&](Item item) {
     const int32_t first_row = item.first + consumer.first_row();
     Softmax<kKeys> softmax;
     float out[Size / 2], shrink[2];
@@ -210,8 +184,7 @@ void launch(const Attention& a, const AttentionPlan& plan, const ForwardArgs& ar
       !make_labels_map<Ends>(&ends, plan.end, plan.padded, stream) || !make_map(&y, a.y, kConsumerRows, stream))
     return;
   const int64_t items = (plan.rows + kQueries<Size> - 1) / kQueries<Size> * plan.heads;
-  stream.launch("attention_forward_wgmma", attention_forward_wgmma<Size>,
-                static_cast<unsigned>(std::min<int64_t>(items, stream.device().sms)), kThreads<kConsumers<Size>>,
+  stream.launch("attention_forward_wgmma", attention_forward_wgmma<Size>, dealt_blocks(items, stream), kThreads<kConsumers<Size>>,
                 Shared<Size>::kBytes, q, k, v, ends, y, args);
 }
 

@@ -4,6 +4,8 @@
 // A block is a producer, a warpgroup that brings tiles, and two or three consumers of 64 rows each. Registers move from the producer
 // to the consumers. The accumulator of a product is laid out as the A operand of the next one wants it: P and dS stay in registers.
 #pragma once
+#include <algorithm>
+
 #include "attention_rows.h"
 #include "common/ptx.h"
 #include "common/tensor_map.h"
@@ -219,6 +221,38 @@ struct Consumer {
 inline bool make_map(CUtensorMap* map, const Tensor& x, uint32_t rows, Stream& stream) {
   const uint64_t size = x.shape[2], heads = x.shape[1], tokens = x.shape[0];
   return make_tensor_map_3d(map, x.data, {size, heads, tokens}, {size * 2, heads * size * 2}, {kPanel, 1, rows}, stream);
+}
+
+// Calls f(index) for those of so many items that this block is dealt. The direction alternates, so that where the longest come first no
+// block has the longer one every time.
+template <class F>
+__device__ __forceinline__ void each_dealt(int32_t items, F f) {
+  for (int32_t dealt = 0, round = 0; dealt < items; dealt += gridDim.x, ++round) {
+    const int32_t index = dealt + static_cast<int32_t>(round % 2 == 0 ? blockIdx.x : gridDim.x - 1 - blockIdx.x);
+    if (index < items) f(index);
+  }
+}
+
+// An item of a walk by query: a tile of queries of one head, and the tiles of keys beside it.
+struct Item {
+  int32_t head, kv_head, first;
+  TileWalk walk;
+};
+
+// Calls f(item) for the items that this block is dealt, longest first; the heads of a tile are neighbours. Args: the kernel's, with
+// tiles, mask, heads and group.
+template <int Queries, int Keys, class Args, class F>
+__device__ __forceinline__ void each_item(const Args& a, F f) {
+  const int32_t tiles = (a.mask.rows + Queries - 1) / Queries, key_tiles = (a.mask.rows + Keys - 1) / Keys;
+  each_dealt(tiles * a.heads, [&](int32_t index) {
+    const int32_t tile = a.tiles.order[index / a.heads], head = index % a.heads;
+    f(Item{head, head / a.group, tile * Queries, TileWalk(a.tiles.words + int64_t{tile} * ((key_tiles + 31) / 32), key_tiles)});
+  });
+}
+
+// Blocks for so many items, where one fits a multiprocessor.
+inline unsigned dealt_blocks(int64_t items, const Stream& stream) {
+  return static_cast<unsigned>(std::min<int64_t>(items, stream.device().sms));
 }
 
 // By one thread at a kernel's start: the first load by a map then finds it in the cache.

@@ -144,10 +144,26 @@ const plants = [
     "keys of dq released too early",
     recomputed,
     [
-      "    accumulate(dq, ds, k.rows());\n    ptx::wgmma_wait<0>();\n    shared.k.release(turn);\n",
-      "    accumulate(dq, ds, k.rows());\n    shared.k.release(turn);\n    ptx::wgmma_wait<0>();\n",
+      "      accumulate(dq, ds, k.rows());\n      ptx::wgmma_wait<0>();\n      shared.k.release(turn);\n",
+      "      accumulate(dq, ds, k.rows());\n      shared.k.release(turn);\n      ptx::wgmma_wait<0>();\n",
     ],
   ],
+  [
+    "queries of dq released before their last product is done",
+    recomputed,
+    [
+      "      ptx::wgmma_wait<1>();                                                        // the scores\n      if (last) shared.q.release(q_turn);\n",
+      "      if (last) shared.q.release(q_turn);\n      ptx::wgmma_wait<1>();\n",
+    ],
+  ],
+  [
+    "gradients of dq released before their last product is done",
+    recomputed,
+    ["        shared.dy.release(q_turn);\n", ""],
+    ["      ptx::wgmma_wait<0>();  // dp\n", "      if (last) shared.dy.release(q_turn);\n      ptx::wgmma_wait<0>();\n"],
+  ],
+  ["queries of dq never released", recomputed, ["      if (last) shared.q.release(q_turn);\n", ""]],
+  ["queries of dq kept for the next item", recomputed, ["        q_turn.advance();\n      }\n", "      }\n"]],
   [
     "a head of the group left out",
     backward,
@@ -158,19 +174,42 @@ const plants = [
     backward,
     ["for (int32_t s = 0; s < splits; ++s)", "for (int32_t s = 0; s + 1 < splits; ++s)"],
   ],
-  [
-    "results put over rows still read",
-    recomputed,
-    ["  consumer.sync();  // its warps are done with its rows of q, where the results leave from\n", ""],
-  ],
+  ...[recomputed, kept].map((file) => [
+    `result of ${file} overwritten while it leaves`,
+    file,
+    [
+      "    if (consumer.leads()) ptx::tma_store_wait<0>();\n    consumer.sync();  // the rows",
+      "    consumer.sync();  // the rows",
+    ],
+  ]),
+  ...[recomputed, kept].map((file) => [
+    `result of ${file} put before others know that the one before has left`,
+    file,
+    ["    consumer.sync();  // the rows before have left the staging tile\n", ""],
+  ]),
+  ...[recomputed, kept].map((file) => [
+    `block of ${file} ends while its result leaves`,
+    file,
+    ["  });\n  if (consumer.leads()) ptx::tma_store_wait<0>();\n", "  });\n"],
+  ]),
   [
     "kept dS left before its product is done",
     kept,
     [
-      "      accumulate(dq, ds, stage.keys());\n      ptx::wgmma_wait<0>();\n    }\n    stages.release(turn);\n",
-      "      accumulate(dq, ds, stage.keys());\n      stages.release(turn);\n      ptx::wgmma_wait<0>();\n    } else stages.release(turn);\n",
+      "        accumulate(dq, ds, stage.keys());\n        ptx::wgmma_wait<0>();\n      }\n      stages.release(turn);\n",
+      "        accumulate(dq, ds, stage.keys());\n        stages.release(turn);\n        ptx::wgmma_wait<0>();\n      } else stages.release(turn);\n",
     ],
   ],
+  [
+    "kept dS left before it is read",
+    kept,
+    ["      stages.release(turn);\n", ""],
+    [
+      "      const Stage<Size> stage = stages.wait(turn);\n",
+      "      const Stage<Size> stage = stages.wait(turn);\n      stages.release(turn);\n",
+    ],
+  ],
+  ["an item dealt to nobody", tiles, ["gridDim.x - 1 - blockIdx.x", "gridDim.x - blockIdx.x"]],
   ["kept dS read without the swizzle", kept, ["(own ^ (group % 2 * 64))", "own"]],
   ["stage of the head released a step early", head, ["          ptx::wgmma_wait<1>();\n", ""]],
   [
