@@ -36,7 +36,7 @@ for (const f of ["Release/attune.node", ...programs]) {
 }
 
 const tar = execFileSync("tar", ["-cf", "-", "--sort=name", "-C", app, "."], { maxBuffer: 2 ** 30 });
-const level = { [constants.BROTLI_PARAM_QUALITY]: 10, [constants.BROTLI_PARAM_LARGE_WINDOW]: 1, [constants.BROTLI_PARAM_LGWIN]: 28, [constants.BROTLI_PARAM_SIZE_HINT]: tar.length };
+const level = { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LARGE_WINDOW]: 1, [constants.BROTLI_PARAM_LGWIN]: 28, [constants.BROTLI_PARAM_SIZE_HINT]: tar.length };
 fs.writeFileSync(path.join(pack, "app.tar.br"), brotliCompressSync(tar, { params: level }));
 fs.copyFileSync(path.join(root, "bench/gpu/gpu.sh"), path.join(pack, "gpu.sh"));
 fs.copyFileSync(fs.realpathSync(process.execPath), path.join(pack, "node"));

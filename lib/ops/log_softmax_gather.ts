@@ -60,7 +60,7 @@ defineBackward(logSoftmaxGatherOp.def, {
   saved: ["lse"],
   inplace: { dlogits: "logits" },
   dtype: (_, a) => a["gradDtype"] as DType,
-  cost: (t) => ({ flops: 4 * cap(t["logits"]!.shape[0]!) * cap(t["logits"]!.shape[1]!), bytes: 2 * bytes(t["logits"]!) }),
+  cost: (t) => ({ flops: 4 * cap(t["logits"]!.shape[0]!) * cap(t["logits"]!.shape[1]!), bytes: bytes(t["logits"]!) + bytes(t["dlogits"]!) }),
 });
 
 /** Log-probabilities of `targets` (M) under `logits` (M,V). The gradient with respect to logits is stored as `gradDtype`. */

@@ -15,7 +15,7 @@
 namespace attune::cuda {
 namespace {
 
-constexpr int kVector = 4, kSteps = 2, kThreads = 256, kBlocksPerSm = 4;
+constexpr int kVector = 4, kSteps = 2, kThreads = 256, kBlocksPerSm = 3;  // that its registers let be there at once
 
 // Device addresses; any of the outputs may be null.
 template <class G, class W> struct Arrays {

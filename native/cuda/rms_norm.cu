@@ -16,8 +16,11 @@ namespace {
 
 // `inverse` is 1 / C throughout.
 
-// Parts of dw: 8192 columns of work for each of an H200's 132 multiprocessors, whatever the device.
-int64_t parts_for(int64_t columns) { return 132 * std::clamp<int64_t>(8192 / std::max<int64_t>(columns, 1), 1, 16); }
+// Parts of dw: as many blocks as an H200's 132 multiprocessors hold at once, which is 8192 columns each in whole warps, whatever the device.
+int64_t parts_for(int64_t columns) {
+  const int64_t of_warp = kWarp * kWide * (columns <= kWide * 256 ? 1 : 2);  // common/row.h
+  return 132 * std::clamp<int64_t>(8192 / (std::max<int64_t>(ceil_div(columns, of_warp), 1) * of_warp), 1, 16);
+}
 
 constexpr int kLongThreads = 512;
 

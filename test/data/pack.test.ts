@@ -204,7 +204,7 @@ describe("the room that a program has for a head", () => {
       const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30 });
       return [tokens, chunkBytes / 2 ** 30];
     };
-    expect([8, 24, 80, 141, 288].map(of)).toEqual([[2048, 0.25], [4096, 0.75], [16384, 2.5], [32768, 4], [65536, 4]]);
+    expect([8, 24, 80, 141, 288].map(of)).toEqual([[2048, 0.25], [4096, 0.75], [16384, 2.5], [32768, 2.5], [65536, 2.5]]);
     expect(grainOf({ device: "cpu", deviceMemory: 0 }).tokens).toBe(640);
   });
 
