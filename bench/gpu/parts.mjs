@@ -10,6 +10,7 @@ const beside = (task, dtype, seconds) => ({ name: `${task}-${dtype}`, seconds, r
 const sanitize = (tool, seconds) => ({ name: tool, seconds, read: "check", command: ["{sanitizer}", "--tool", tool, "--error-exitcode", "9", `${B}/attune-check`, "{bundle}", "--skip-nan"] });
 const model = { "0.5b": "bench/gpu/qwen-0.5b.json", "8b-shapes": "bench/gpu/llama-8b.json" };
 const steps = (name, task, n) => ({ name: `${name}-${task}`, seconds: 120, read: "json", match: { task, model: name }, command: ["{node}", "bench/gpu/steps.mjs", task, model[name], n, "{device}"] });
+const profile = { seconds: 60, read: "text", command: ["{node}", "bench/gpu/steps.mjs", "sft", model["0.5b"], "6", "{device}", "profile"] };
 const torchSteps = (name, task, micro, ...more) => ({
   name: `torch-${name}-${task}${more.join("")}`, seconds: 150, read: "json", peer: true, task, model: name, last: true,
   command: ["{python}", "bench/peer/torch_steps.py", model[name], task, "--micro", micro, ...more],
@@ -53,9 +54,10 @@ export function parts(device) {
     torchSteps("0.5b", "sft", "8"),
     torchSteps("0.5b", "dpo", "8"),
     torchSteps("8b-shapes", "sft", "4"),
+    torch("flex"),
     torchSteps("0.5b", "sft", "8", "--compile"),
     torchSteps("0.5b", "dpo", "8", "--compile"),
+    { name: "0.5b-sft-profile", ...profile },
     torchSteps("8b-shapes", "sft", "4", "--compile"),
-    torch("flex"),
   ];
 }
