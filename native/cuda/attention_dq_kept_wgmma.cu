@@ -6,7 +6,7 @@
 // next item. What bounds it is memory: dS is read once, 2 bytes a pair and head.
 // budget: 512 threads of 128 registers (24 for the producer, 160 for consumers), no spills; shared memory 209 KiB at size 128 in two
 // stages, 217 KiB at 64 in three. limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA); keys that nobody sees
-// must be finite. measured: not yet; with a block an item, and with dk and dv, see attention_backward_wgmma.cu.
+// must be finite. measured: with dk and dv, see attention_backward_wgmma.cu.
 #include "attention_wgmma.h"
 #include "common/grid.h"
 

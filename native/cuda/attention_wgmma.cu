@@ -8,7 +8,7 @@
 // budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 195 KiB of shared memory; at head size 64 512 threads
 // of 128 (24 and 160), 181 KiB; no spills.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA), scale > 0; keys that nobody sees must be finite.
-// measured: H200, causal, 32/8 heads, D 128: 601 TFLOP/s at 4k, 630 to 647 at 8k, 675 at 16k; D 64, 14/2 heads, 8k: 451. bench/results.
+// measured: H200, causal, 32/8 heads, D 128: 601 TFLOP/s at 4k, 620 to 647 at 8k, 675 at 16k; D 64, 14/2 heads, 8k: 435 to 451. bench/results.
 #include "attention_wgmma.h"
 
 namespace attune::cuda {

@@ -5,7 +5,7 @@
 // sums this one, and keeps its part of dw in registers; the parts are added in order. Their number follows the shape alone.
 // budget: bytes a row in bf16: 4 C forward, 6 C backward (8 C onto a gradient). Registers: 48 forward, 128 backward.
 // limits: none; rows longer than 8192, or of no multiple of 8, are read twice from memory or the level-2 cache.
-// measured: H200, 16384 x 4096 bf16: 3830 GB/s, backward 3690. bench/results.
+// measured: H200, 16384 x 4096 bf16: 3805 GB/s, backward 3702; backward 32768 x 896 in a step: 3564. bench/results.
 #include "common/column_sums.h"
 #include "common/reduce.h"
 #include "common/row.h"
