@@ -1,7 +1,7 @@
 // How long attune keeps Node's event loop from its work: the largest gap between two turns while a trainer is created, trains, saves
-// and generates, and what reading a file costs meanwhile against before.
+// and generates, and what reading a file costs meanwhile against before. Each phase is repeated for --seconds, so that its p99 is no single read.
 //
-//     node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--steps 10] [--threads N] [--json]
+//     node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--seconds 5] [--threads N] [--json]
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -15,20 +15,20 @@ const { values: o } = parseArgs({
     model: { type: "string" },
     dataset: { type: "string" },
     task: { type: "string", default: "dpo" },
-    steps: { type: "string", default: "10" },
+    seconds: { type: "string", default: "5" },
     threads: { type: "string" },
     json: { type: "boolean", default: false },
   },
 });
 if (!o.model || !o.dataset) {
-  console.error("usage: node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--steps 10] [--threads N] [--json]");
+  console.error("usage: node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--seconds 5] [--threads N] [--json]");
   process.exit(2);
 }
 
 const dir = mkdtempSync(join(tmpdir(), "attune-loop-"));
 process.env.XDG_CACHE_HOME = join(dir, "cache"); // nothing prepared beforehand
-const file = join(dir, "64k");
-writeFileSync(file, Buffer.alloc(1 << 16, 1));
+const file = join(dir, "4k"); // larger ones make garbage, whose collection would be measured
+writeFileSync(file, Buffer.alloc(1 << 12, 1));
 
 /** Measure one phase: a timer of 1 ms sees each gap, a reader times one read after another. */
 async function phase(name, work) {
@@ -51,7 +51,7 @@ async function phase(name, work) {
     }
   })();
   const start = performance.now();
-  const result = await work();
+  await work();
   const seconds = (performance.now() - start) / 1000;
   await sleep(5);
   tick();
@@ -59,41 +59,42 @@ async function phase(name, work) {
   clearInterval(timer);
   await reader;
   reads.sort((a, b) => a - b);
-  return { result, row: { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length } };
+  return { row: { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length } };
 }
 
 const rows = [];
 const run = async (name, work) => {
-  const { result, row } = await phase(name, work);
+  const until = performance.now() + 1000 * Number(o.seconds);
+  const { row } = await phase(name, async () => {
+    do await work();
+    while (performance.now() < until);
+  });
   rows.push(row);
-  return result;
 };
 
 try {
   await sleep(200);
   await run("nothing", () => sleep(3000));
   const Trainer = o.task === "dpo" ? DPOTrainer : SFTTrainer;
-  const options = { model: o.model, dataset: o.dataset, batchSize: 4, maxLength: 512, maxSteps: Number(o.steps), invalidRows: "drop", ...(o.threads && { threads: Number(o.threads) }) };
-  const trainer = await run("create", () => Trainer.create(options));
-  await run("train", () => trainer.train());
+  const threads = o.threads && { threads: Number(o.threads) };
+  const options = { model: o.model, dataset: o.dataset, batchSize: 4, maxLength: 512, maxSteps: 1e6, invalidRows: "drop", ...threads };
+  let trainer;
+  await run("create", async () => {
+    await trainer?.close();
+    rmSync(process.env.XDG_CACHE_HOME, { recursive: true, force: true });
+    trainer = await Trainer.create(options);
+  });
+  const steps = trainer[Symbol.asyncIterator]();
+  await run("train", () => steps.next());
   await run("save", () => trainer.save(join(dir, "model")));
   await trainer.close();
+  const generator = await openGenerator({ model: join(dir, "model"), ...threads });
   await run("generate", async () => {
-    await using_(await openGenerator({ model: join(dir, "model"), ...(o.threads && { threads: Number(o.threads) }) }), async (g) => {
-      for await (const _ of g.generate(["Once", "Is it"], { maxNewTokens: 64, temperature: 1, topK: 0, topP: 1, seed: 1 }));
-    });
+    for await (const _ of generator.generate(["Once", "Is it"], { maxNewTokens: 64, temperature: 1, topK: 0, topP: 1, seed: 1 }));
   });
+  await generator[Symbol.asyncDispose]();
 } finally {
   rmSync(dir, { recursive: true, force: true });
-}
-
-/** `await using` for the Node that has none. */
-async function using_(resource, work) {
-  try {
-    await work(resource);
-  } finally {
-    await resource[Symbol.asyncDispose]();
-  }
 }
 
 if (o.json) console.log(JSON.stringify(rows));

@@ -33,7 +33,7 @@ type Answer<R> = Awaited<R> extends Moved<infer T> ? T : Awaited<R>;
 
 /** In a worker's module: answer calls of `functions`; what the owner tells beside them goes to `told`. */
 export function serve(functions: Functions, told?: (message: unknown) => void): void {
-  if (process.platform === "linux") setPriority(10); // this thread alone: what the owner has to do goes first
+  if (process.platform === "linux") setPriority(19); // this thread alone: what the owner has to do goes first
   parentPort!.on("message", (m: Ask) => {
     if ("told" in m) return told?.(m.told);
     void answer(m.call, () => functions[m.name]!(...(m.args as never[])));

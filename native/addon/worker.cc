@@ -105,7 +105,7 @@ void Worker::measure() {
 }
 
 void Worker::loop() {
-  yield_to_others();
+  if (session_->device_total() == 0) yield_to_others();  // a GPU must not wait for it
   for (;;) {
     std::unique_ptr<Command> command;
     {
