@@ -31,9 +31,15 @@ export class Moved<T> {
 }
 type Answer<R> = Awaited<R> extends Moved<infer T> ? T : Awaited<R>;
 
+/** As native/runtime/host.cc has it. */
+function niceness(): number {
+  const wanted = Number(process.env["ATTUNE_NICE"] || 19);
+  return Number.isInteger(wanted) && wanted >= 0 && wanted <= 19 ? wanted : 19;
+}
+
 /** In a worker's module: answer calls of `functions`; what the owner tells beside them goes to `told`. */
 export function serve(functions: Functions, told?: (message: unknown) => void): void {
-  if (process.platform === "linux") setPriority(19); // this thread alone: what the owner has to do goes first
+  if (process.platform === "linux") setPriority(niceness()); // this thread alone: what the owner has to do goes first
   parentPort!.on("message", (m: Ask) => {
     if ("told" in m) return told?.(m.told);
     void answer(m.call, () => functions[m.name]!(...(m.args as never[])));

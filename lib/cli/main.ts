@@ -3,6 +3,8 @@
 
 import { failed, runProgram } from "./program.ts";
 
+process.env["ATTUNE_NICE"] ??= "10"; // a command serves nobody beside it: its threads step back less far than in a library
+
 // What nobody awaited is a bug of ours; say so in one line and end.
 process.on("uncaughtException", (error) => process.exit(failed(error)));
 process.on("unhandledRejection", (error) => process.exit(failed(error)));

@@ -76,8 +76,8 @@ int cpu_share() {
 
 void yield_to_others() {
 #if defined(__linux__)
-  // A thread's own, on Linux, and the lowest: with 10 the event loop often waited out a slice of milliseconds (bench/event_loop.mjs).
-  [[maybe_unused]] const int now = nice(19);
+  const char* wanted = std::getenv("ATTUNE_NICE");
+  [[maybe_unused]] const int now = nice(wanted != nullptr ? std::atoi(wanted) : 19);  // a thread's own, on Linux
 #endif
 }
 

@@ -7,7 +7,8 @@ namespace attune {
 // Whole CPUs: the affinity mask and the cgroup's quota (v2 and v1, this group and those above it), at least 1.
 int cpu_share();
 
-// The calling thread computes in the background: whatever else runs on this CPU goes first. Linux alone; elsewhere it does nothing.
+// The calling thread computes in the background: whatever else runs on this CPU goes first. Linux alone; elsewhere it does nothing. How far it
+// steps back is ATTUNE_NICE, 19 where that is not set.
 void yield_to_others();
 
 // The most resident memory the process has had, in bytes.

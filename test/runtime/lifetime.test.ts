@@ -13,7 +13,7 @@ import { addition, assemble, f32, lasting, long, root, session, short, temporary
 
 const module = pathToFileURL(join(root, "dist/runtime/session.js")).href;
 const dir = temporaryFolder();
-const [looping, endless] = [await lasting(0.4), await lasting(8)]; // the second is never waited for
+const [looping, endless] = [await lasting(0.4), long(384, 20000)]; // the second is never waited for
 const start = `
   const { Session } = await import(${JSON.stringify(module)});
   const bytes = new Uint8Array((await import("node:fs")).readFileSync(process.env.PROGRAM));
