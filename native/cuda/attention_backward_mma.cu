@@ -165,21 +165,23 @@ void launch(const BackwardArgs& args, Stream& stream) {
 }  // namespace
 
 void attention_backward_mma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream) {
-  const BackwardArgs args = {a.q.as<__nv_bfloat16>(),
-                             a.k.as<__nv_bfloat16>(),
-                             a.v.as<__nv_bfloat16>(),
-                             a.dy.as<__nv_bfloat16>(),
-                             a.dq.as<__nv_bfloat16>(),
-                             a.dk.as<__nv_bfloat16>(),
-                             a.dv.as<__nv_bfloat16>(),
-                             plan.stats,
-                             plan.mask(),
-                             plan.head_stats(),
-                             static_cast<int32_t>(plan.heads),
-                             static_cast<int32_t>(plan.group()),
-                             static_cast<int32_t>(plan.size),
-                             plan.scale,
-                             plan.scale2};
+  const BackwardArgs args = {
+      .q = a.q.as<__nv_bfloat16>(),
+      .k = a.k.as<__nv_bfloat16>(),
+      .v = a.v.as<__nv_bfloat16>(),
+      .dy = a.dy.as<__nv_bfloat16>(),
+      .dq = a.dq.as<__nv_bfloat16>(),
+      .dk = a.dk.as<__nv_bfloat16>(),
+      .dv = a.dv.as<__nv_bfloat16>(),
+      .stats = plan.stats,
+      .mask = plan.mask(),
+      .head_stats = plan.head_stats(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .size = static_cast<int32_t>(plan.size),
+      .scale = plan.scale,
+      .scale2 = plan.scale2,
+  };
   by_head_size(plan.size, [&]<int Size>(std::integral_constant<int, Size>) { launch<Size>(args, stream); });
 }
 

@@ -172,21 +172,23 @@ void launch(const BackwardArgs& args, Stream& stream) {
 }  // namespace
 
 void attention_backward_plain(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream) {
-  const BackwardArgs args = {a.q.data,
-                             a.k.data,
-                             a.v.data,
-                             a.dy.data,
-                             a.dq.data,
-                             a.dk.data,
-                             a.dv.data,
-                             plan.stats,
-                             plan.mask(),
-                             plan.head_stats(),
-                             static_cast<int32_t>(plan.heads),
-                             static_cast<int32_t>(plan.kv_heads),
-                             static_cast<int32_t>(plan.size),
-                             plan.scale,
-                             plan.scale2};
+  const BackwardArgs args = {
+      .q = a.q.data,
+      .k = a.k.data,
+      .v = a.v.data,
+      .dy = a.dy.data,
+      .dq = a.dq.data,
+      .dk = a.dk.data,
+      .dv = a.dv.data,
+      .stats = plan.stats,
+      .mask = plan.mask(),
+      .head_stats = plan.head_stats(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .kv_heads = static_cast<int32_t>(plan.kv_heads),
+      .size = static_cast<int32_t>(plan.size),
+      .scale = plan.scale,
+      .scale2 = plan.scale2,
+  };
   if (a.q.dtype == DType::bf16)
     launch<__nv_bfloat16>(args, stream);
   else

@@ -252,22 +252,23 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, BackwardArgs 
 }  // namespace
 
 void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream) {
-  const BackwardArgs args = {a.dk.data != nullptr,
-                             a.dv.data != nullptr,
-                             plan.stats,
-                             {},
-                             plan.mask(),
-                             plan.head_stats(),
-                             static_cast<int32_t>(plan.heads),
-                             static_cast<int32_t>(plan.group()),
-                             static_cast<int32_t>(plan.size),
-                             plan.splits,
-                             plan.partials,
-                             plan.kept,
-                             0,
-                             static_cast<int32_t>(plan.kv_heads),
-                             plan.scale,
-                             plan.scale2};
+  const BackwardArgs args = {
+      .want_dk = a.dk.data != nullptr,
+      .want_dv = a.dv.data != nullptr,
+      .stats = plan.stats,
+      .mask = plan.mask(),
+      .head_stats = plan.head_stats(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .size = static_cast<int32_t>(plan.size),
+      .splits = plan.splits,
+      .partials = plan.partials,
+      .kept = plan.kept,
+      .first_kv_head = 0,
+      .some_kv_heads = static_cast<int32_t>(plan.kv_heads),
+      .scale = plan.scale,
+      .scale2 = plan.scale2,
+  };
   if (plan.size <= 64)
     launch<64>(a, plan, args, stream);
   else

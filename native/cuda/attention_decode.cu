@@ -191,20 +191,22 @@ void attention_decode(const AttentionDecode& a, Stream& stream) {
     return stream.fail("attention_decode: the head size must be a multiple of 8 to 256, got " + std::to_string(plan.size));
   int32_t lanes = 1;
   while (lanes * kWide < plan.size) lanes *= 2;
-  const DecodeArgs args = {a.q.data,
-                           a.k.data,
-                           a.v.data,
-                           a.y.data,
-                           a.len.as<int32_t>(),
-                           plan.places,
-                           static_cast<int32_t>(plan.heads),
-                           static_cast<int32_t>(plan.kv_heads),
-                           static_cast<int32_t>(plan.size),
-                           lanes,
-                           static_cast<int32_t>(std::min<double>(a.window, INT32_MAX)),
-                           static_cast<float>(a.scale) * kLog2E,
-                           static_cast<int32_t>(plan.splits),
-                           stream.scratch<float>()};
+  const DecodeArgs args = {
+      .q = a.q.data,
+      .k = a.k.data,
+      .v = a.v.data,
+      .y = a.y.data,
+      .len = a.len.as<int32_t>(),
+      .places = plan.places,
+      .heads = static_cast<int32_t>(plan.heads),
+      .kv_heads = static_cast<int32_t>(plan.kv_heads),
+      .size = static_cast<int32_t>(plan.size),
+      .lanes = lanes,
+      .window = static_cast<int32_t>(std::min<double>(a.window, INT32_MAX)),
+      .scale2 = static_cast<float>(a.scale) * kLog2E,
+      .splits = static_cast<int32_t>(plan.splits),
+      .partials = stream.scratch<float>(),
+  };
   const dim3 grid = grid_of(stream, "attention_decode", plan.blocks * plan.splits);
   typed(a.q, [&]<class T>(T*) {
     typed(a.k, [&]<class Cache>(Cache*) {

@@ -198,13 +198,15 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, int64_t first
   if (!make_map(&k, a.k, kKeys, stream) || !make_map(&dq, a.dq, kConsumerRows, stream) ||
       !make_tensor_map_2d(&kept, plan.kept.data, {kPanel, kept_rows}, {kPanelRow}, {kPanel, kKeptRows}, stream))
     return;
-  const KeptArgs args = {plan.by_narrow_query.words,
-                         plan.kept,
-                         static_cast<int32_t>(plan.rows),
-                         static_cast<int32_t>(first_head),
-                         static_cast<int32_t>(heads),
-                         static_cast<int32_t>(plan.group()),
-                         plan.scale};
+  const KeptArgs args = {
+      .words = plan.by_narrow_query.words,
+      .kept = plan.kept,
+      .rows = static_cast<int32_t>(plan.rows),
+      .first_head = static_cast<int32_t>(first_head),
+      .heads = static_cast<int32_t>(heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .scale = plan.scale,
+  };
   stream.launch("attention_dq_kept_wgmma", attention_dq_kept_wgmma<Size>, dealt_blocks(ceil_div(plan.rows, kQueries) * heads, stream),
                 kThreads<kConsumers>, kSharedBytes<Size>, k, kept, dq, args);
 }

@@ -174,14 +174,16 @@ void launch(const AttentionBackward& a, const AttentionPlan& plan, const DqArgs&
 }  // namespace
 
 void launch_dq_wgmma(const AttentionBackward& a, const AttentionPlan& plan, Stream& stream) {
-  const DqArgs args = {plan.stats,
-                       plan.by_query,
-                       plan.mask(),
-                       plan.head_stats(),
-                       static_cast<int32_t>(plan.heads),
-                       static_cast<int32_t>(plan.group()),
-                       plan.scale,
-                       plan.scale2};
+  const DqArgs args = {
+      .stats = plan.stats,
+      .tiles = plan.by_query,
+      .mask = plan.mask(),
+      .head_stats = plan.head_stats(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .scale = plan.scale,
+      .scale2 = plan.scale2,
+  };
   if (plan.size <= 64)
     launch<64>(a, plan, args, stream);
   else

@@ -90,16 +90,18 @@ __global__ void __launch_bounds__(kThreads, 1) attention_forward_mma(ForwardArgs
 }  // namespace
 
 void attention_mma(const Attention& a, const AttentionPlan& plan, Stream& stream) {
-  const ForwardArgs args = {a.q.as<__nv_bfloat16>(),
-                            a.k.as<__nv_bfloat16>(),
-                            a.v.as<__nv_bfloat16>(),
-                            a.y.as<__nv_bfloat16>(),
-                            a.lse.as<float>(),
-                            plan.mask(),
-                            static_cast<int32_t>(plan.heads),
-                            static_cast<int32_t>(plan.group()),
-                            static_cast<int32_t>(plan.size),
-                            plan.scale2};
+  const ForwardArgs args = {
+      .q = a.q.as<__nv_bfloat16>(),
+      .k = a.k.as<__nv_bfloat16>(),
+      .v = a.v.as<__nv_bfloat16>(),
+      .y = a.y.as<__nv_bfloat16>(),
+      .lse = a.lse.as<float>(),
+      .mask = plan.mask(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .size = static_cast<int32_t>(plan.size),
+      .scale2 = plan.scale2,
+  };
   const int64_t tiles = (plan.rows + kBlockRows - 1) / kBlockRows;
   by_head_size(plan.size, [&]<int Size>(std::integral_constant<int, Size>) {
     stream.launch("attention_forward_mma", attention_forward_mma<Size>, static_cast<unsigned>(tiles * plan.heads), kThreads,

@@ -122,16 +122,18 @@ void launch(const ForwardArgs& args, Stream& stream) {
 }  // namespace
 
 void attention_plain(const Attention& a, const AttentionPlan& plan, Stream& stream) {
-  const ForwardArgs args = {a.q.data,
-                            a.k.data,
-                            a.v.data,
-                            a.y.data,
-                            a.lse.as<float>(),
-                            plan.mask(),
-                            static_cast<int32_t>(plan.heads),
-                            static_cast<int32_t>(plan.kv_heads),
-                            static_cast<int32_t>(plan.size),
-                            plan.scale2};
+  const ForwardArgs args = {
+      .q = a.q.data,
+      .k = a.k.data,
+      .v = a.v.data,
+      .y = a.y.data,
+      .lse = a.lse.as<float>(),
+      .mask = plan.mask(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .kv_heads = static_cast<int32_t>(plan.kv_heads),
+      .size = static_cast<int32_t>(plan.size),
+      .scale2 = plan.scale2,
+  };
   if (a.q.dtype == DType::bf16)
     launch<__nv_bfloat16>(args, stream);
   else

@@ -191,12 +191,14 @@ void launch(const Attention& a, const AttentionPlan& plan, const ForwardArgs& ar
 }  // namespace
 
 void attention_wgmma(const Attention& a, const AttentionPlan& plan, Stream& stream) {
-  const ForwardArgs args = {a.lse.as<float>(),
-                            plan.by_query,
-                            plan.mask(),
-                            static_cast<int32_t>(plan.heads),
-                            static_cast<int32_t>(plan.group()),
-                            plan.scale2};
+  const ForwardArgs args = {
+      .lse = a.lse.as<float>(),
+      .tiles = plan.by_query,
+      .mask = plan.mask(),
+      .heads = static_cast<int32_t>(plan.heads),
+      .group = static_cast<int32_t>(plan.group()),
+      .scale2 = plan.scale2,
+  };
   if (plan.size <= 64)
     launch<64>(a, plan, args, stream);
   else
