@@ -37,7 +37,7 @@ export function report(all, here, options) {
     `# ${here.gpu}`, "", "```sh", `sh gpu.sh --out DIR ${options}`, "```", "", `${facts}.`, "",
     `${ends.filter((r) => r.verdict === "ok").length} of ${ends.length} parts ok.`, "",
     ...(figures.length ? ["## Beside PyTorch", "", table(["part", "figure", "peer", "ratio", "verdict"], figures), ""] : []),
-    ...(steps.length ? ["## Beside the CPU, ten steps", "", table(["part", "worst relative difference of loss and gradient norm", "allowed", "twice the same bits", "verdict"], steps.map((r) => [r.part, r.figures.worst.toExponential(1), r.figures.allowed, r.figures.same_bits ? "yes" : "NO", r.figures.verdict])), ""] : []),
+    ...(steps.length ? ["## Beside the CPU, ten steps", "", table(["part", "worst relative difference of loss and gradient norm", "of the weights", "allowed", "twice the same bits", "verdict"], steps.map((r) => [r.part, r.figures.worst.toExponential(1), r.figures.weights.toExponential(1), r.figures.allowed, r.figures.same_bits ? "yes" : "NO", r.figures.verdict])), ""] : []),
     ...(fails.length ? ["## Failed", "", ...fails.map((r) => `- ${r.part}: ${r.says}`), ""] : []),
     "## Parts", "", table(["part", "seconds", "verdict", "last line"], ends.map((r) => [r.part, r.seconds?.toFixed(1), r.verdict, r.says])), "",
   ].join("\n");

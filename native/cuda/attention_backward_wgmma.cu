@@ -222,7 +222,6 @@ void launch_key_side(const AttentionBackward& a, const AttentionPlan& plan, Back
       !make_labels_map<Stats>(&stats, plan.stats, 2 * plan.heads * plan.padded, stream) ||
       !make_result_map(&dk, a.dk, stream) || !make_result_map(&dv, a.dv, stream))
     return;
-  args.tiles = plan.by_key;
   stream.launch("attention_dkdv_wgmma", attention_dkdv_wgmma<Size, Keep>,
                 static_cast<unsigned>(ceil_div(plan.rows, kBlockRows) * args.some_kv_heads * plan.splits), kThreads<kConsumers>,
                 KeySide<Size>::kBytes, q, k, v, dy, stats, dk, dv, args);
@@ -256,6 +255,7 @@ void attention_backward_wgmma(const AttentionBackward& a, const AttentionPlan& p
       .want_dk = a.dk.data != nullptr,
       .want_dv = a.dv.data != nullptr,
       .stats = plan.stats,
+      .tiles = plan.by_key,
       .mask = plan.mask(),
       .head_stats = plan.head_stats(),
       .heads = static_cast<int32_t>(plan.heads),
