@@ -59,17 +59,17 @@ async function phase(name, work) {
   clearInterval(timer);
   await reader;
   reads.sort((a, b) => a - b);
-  return { row: { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length } };
+  return { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length };
 }
 
 const rows = [];
 const run = async (name, work) => {
   const until = performance.now() + 1000 * Number(o.seconds);
-  const { row } = await phase(name, async () => {
+  const whole = async () => {
     do await work();
     while (performance.now() < until);
-  });
-  rows.push(row);
+  };
+  rows.push(await phase(name, whole));
 };
 
 try {
