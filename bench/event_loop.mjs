@@ -1,5 +1,6 @@
 // How long attune keeps Node's event loop from its work: the largest gap between two turns while a trainer is created, trains, saves
-// and generates, and what reading a file costs meanwhile against before. Each phase is repeated for --seconds, so that its p99 is no single read.
+// and generates, and what reading a file costs meanwhile against nothing running. Each phase is repeated for --seconds, so that its p99 is no single read; "nothing"
+// is measured between the phases, a share of --seconds each time, so that a machine's bad minute falls on both sides.
 //
 //     node bench/event_loop.mjs --model DIR --dataset ROWS [--task sft|dpo] [--seconds 5] [--threads N] [--json]
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -58,23 +59,29 @@ async function phase(name, work) {
   going = false;
   clearInterval(timer);
   await reader;
-  reads.sort((a, b) => a - b);
-  return { phase: name, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length };
+  return { phase: name, seconds, gap, reads };
 }
 
-const rows = [];
+const nothing = { phase: "nothing", seconds: 0, gap: 0, reads: [] };
+const phases = [nothing];
 const run = async (name, work) => {
+  await rest();
   const until = performance.now() + 1000 * Number(o.seconds);
   const whole = async () => {
     do await work();
     while (performance.now() < until);
   };
-  rows.push(await phase(name, whole));
+  phases.push(await phase(name, whole));
+};
+const rest = async () => {
+  const more = await phase("nothing", () => sleep(400 * Number(o.seconds)));
+  nothing.seconds += more.seconds;
+  nothing.gap = Math.max(nothing.gap, more.gap);
+  nothing.reads.push(...more.reads);
 };
 
 try {
   await sleep(200);
-  await run("nothing", () => sleep(3000));
   const Trainer = o.task === "dpo" ? DPOTrainer : SFTTrainer;
   const threads = o.threads && { threads: Number(o.threads) };
   const options = { model: o.model, dataset: o.dataset, batchSize: 4, maxLength: 512, maxSteps: 1e6, invalidRows: "drop", ...threads };
@@ -93,12 +100,17 @@ try {
     for await (const _ of generator.generate(["Once", "Is it"], { maxNewTokens: 64, temperature: 1, topK: 0, topP: 1, seed: 1 }));
   });
   await generator[Symbol.asyncDispose]();
+  await rest();
 } finally {
   rmSync(dir, { recursive: true, force: true });
 }
 
+const rows = phases.map(({ phase, seconds, gap, reads }) => {
+  reads.sort((a, b) => a - b);
+  return { phase, seconds, largest_gap_ms: gap, read_p50_ms: reads[reads.length >> 1], read_p99_ms: reads[Math.floor(reads.length * 0.99)], reads: reads.length };
+});
 if (o.json) console.log(JSON.stringify(rows));
 else
   console.table(
-    rows.map((r) => ({ phase: r.phase, seconds: r.seconds.toFixed(1), "largest gap ms": r.largest_gap_ms.toFixed(1), "read p50 ms": r.read_p50_ms.toFixed(2), "read p99 ms": r.read_p99_ms.toFixed(2), "p99 / before": (r.read_p99_ms / rows[0].read_p99_ms).toFixed(1) })),
+    rows.map((r) => ({ phase: r.phase, seconds: r.seconds.toFixed(1), "largest gap ms": r.largest_gap_ms.toFixed(1), "read p50 ms": r.read_p50_ms.toFixed(2), "read p99 ms": r.read_p99_ms.toFixed(2), "p99 / nothing": (r.read_p99_ms / rows[0].read_p99_ms).toFixed(1) })),
   );

@@ -31,6 +31,8 @@ export class Moved<T> {
 }
 type Answer<R> = Awaited<R> extends Moved<infer T> ? T : Awaited<R>;
 
+const YOUNG = 12; // MiB: V8 lets a heap's young generation grow to 48, which a worker that lives with a service would keep
+
 /** As native/runtime/host.cc has it. */
 function niceness(): number {
   const wanted = Number(process.env["ATTUNE_NICE"] || 19);
@@ -91,7 +93,7 @@ export class Thread<F extends Functions> {
     this.#worker = new Worker(module, {
       name: `attune-${o.name}`,
       execArgv: [],
-      resourceLimits: { stackSizeMb: 4, ...(o.heap && { maxOldGenerationSizeMb: o.heap }) },
+      resourceLimits: { stackSizeMb: 4, maxYoungGenerationSizeMb: YOUNG, ...(o.heap && { maxOldGenerationSizeMb: o.heap }) },
     });
     this.#worker.unref();
     this.#worker.on("message", (m: Reply) => {

@@ -19,22 +19,31 @@ export function sampleToken(logits: Float32Array, o: SampleOptions, sequence: nu
   if (!Number.isFinite(logits[best])) throw new NumericError(`sequence ${sequence}: logits must be finite, got ${logits[best]} (its hidden states overflow: try another dtype)`);
   if (o.temperature === 0) return best;
   const top = logits[best]!;
-  let order: number[] = Array.from(logits.keys());
-  if (o.topK > 0 || o.topP < 1) {
-    order.sort((a, b) => logits[b]! - logits[a]! || a - b);
-    if (o.topK > 0) order = order.slice(0, o.topK);
-  }
-  const weights = order.map((i) => Math.exp((logits[i]! - top) / o.temperature));
-  let total = weights.reduce((a, b) => a + b, 0);
-  if (o.topP < 1) {
-    let kept = 0;
-    let mass = 0;
-    while (kept < weights.length && mass < o.topP * total) mass += weights[kept++]!;
-    order.length = kept;
-    total = mass;
-  }
+  const weight = (x: number): number => Math.exp((x - top) / o.temperature);
+  const { least, equals } = o.topK > 0 || o.topP < 1 ? cut(logits, weight, o) : { least: -Infinity, equals: 0 };
+  let spare = equals;
+  const kept = (x: number): boolean => x > least || (x === least && spare-- > 0);
+  let total = 0;
+  for (const x of logits) if (kept(x)) total += weight(x);
   const [a, b] = philox([sequence >>> 0, place >>> 0, 0, 0x73616d70], [o.seed >>> 0, 0]);
   let left = (((a >>> 5) * 67108864 + (b >>> 6)) / 9007199254740992) * total;
-  for (const [i, id] of order.entries()) if ((left -= weights[i]!) < 0) return id;
-  return order.at(-1)!;
+  spare = equals;
+  for (let i = 0; i < logits.length; i++) if (kept(logits[i]!) && (left -= weight(logits[i]!)) < 0) return i;
+  return best; // rounding left something over
+}
+
+/** What top-k and then top-p keep: all logits above `least`, and the first `equals` of those that equal it. */
+function cut(logits: Float32Array, weight: (x: number) => number, o: SampleOptions): { least: number; equals: number } {
+  const sorted = logits.slice().sort().reverse(); // by number, without a comparator: garbage here would be collected beside whoever waits
+  let count = o.topK > 0 ? Math.min(o.topK, sorted.length) : sorted.length;
+  if (o.topP < 1) {
+    let total = 0;
+    for (let i = 0; i < count; i++) total += weight(sorted[i]!);
+    let mass = 0;
+    let enough = 0;
+    while (enough < count && mass < o.topP * total) mass += weight(sorted[enough++]!);
+    count = enough;
+  }
+  const least = sorted[count - 1]!;
+  return { least, equals: count - sorted.indexOf(least) };
 }

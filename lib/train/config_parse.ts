@@ -24,6 +24,14 @@ export function show(value: unknown): string {
   return String(value);
 }
 
+// zod writes and compiles code for each schema at its first use: once for a shape, not for each trainer of a service.
+const schemas = new WeakMap<Shape, z.ZodObject>();
+function schemaOf(shape: Shape): z.ZodObject {
+  const schema = schemas.get(shape) ?? z.strictObject(shape);
+  schemas.set(shape, schema);
+  return schema;
+}
+
 /**
  * Parses `raw` (keys in `source.spelling`) with a strict object of `shape` (keys in snake_case); defaults filled in.
  * @throws ConfigError with every problem, one a line.
@@ -43,7 +51,7 @@ export function parseShape<S extends Shape>(shape: S, raw: Readonly<Record<strin
       problems.push(`${said}: ${unknownKey(name, Object.keys(shape).map(spell), "key", source.elsewhere)}`);
     }
   }
-  const result = z.strictObject(shape).safeParse(input);
+  const result = schemaOf(shape).safeParse(input);
   if (!result.success) {
     const seen = new Set<string>();
     for (const issue of result.error.issues) {
