@@ -40,6 +40,7 @@ const MUTATIONS = [
   ["two letters that change places are two mistakes", "lib/train/config_hints.ts", "a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1]", "false", "train/config"],
   ["a file's text may turn the terminal's direction", "lib/cli/text.ts", "\\u202a-\\u202e", "\\u202a-\\u202d", "cli/flags"],
   ["packed weights are left out of the memory needed", "lib/engine/memory.ts", "dry.bufferBytes + dry.derivedBytes + dry.arenaBytes", "dry.bufferBytes + dry.arenaBytes", "train/run train/plan"],
+  ["a packed weight does not see that all were written at once", "native/runtime/session.h", "root().writes", "writes", "runtime/session"],
   ["kernel: rms_norm without eps", "native/cpu/rms_norm.cc", "static_cast<double>(width) + a.eps)", "static_cast<double>(width))", "ops/conformance"],
   ["kernel: the window is one key too wide", "native/cpu/attention_part.inl", "less(set(pos[i]) - load(pos + j), set(window))", "less(set(pos[i]) - load(pos + j), set(window + 1))", "ops/conformance"],
   ["kernel: AdamW's eps stands inside the root", "native/cpu/adamw.cc", "mean / fma(sqrt(square), root, eps)", "mean / (sqrt(square + eps) * root)", "ops/conformance"],

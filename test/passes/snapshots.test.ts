@@ -25,7 +25,7 @@ describe.each(losses)("$kind", (loss) => {
   test("the lowered graph", () => expect(`${printGraph(graph)}\n`).toMatchFileSnapshot(`snapshots/${loss.kind}_graph.txt`));
   test("the plan", () => {
     const p = plan(graph);
-    const buffers = [...p.buffers].map(([name, t]) => `${name} ${show(t)}`);
+    const buffers = [...p.buffers].map(([name, t]) => `${name} ${show(t)}${t.within ? ` at ${t.within.offset} of ${t.within.buffer}` : ""}`);
     const head = [`${p.instructions.length} instructions`, `arena ${p.arenaBytes} bytes, ${p.liveBytes} alive at most`, ...buffers].join("\n");
     return expect(`${head}\n${printProgram(p)}\n`).toMatchFileSnapshot(`snapshots/${loss.kind}_plan.txt`);
   });
