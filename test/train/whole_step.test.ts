@@ -7,7 +7,7 @@ import type { Tree } from "#lib/data/types.js";
 import { interpret } from "#lib/ir/interpret.js";
 import { size } from "#lib/ir/types.js";
 import { preferenceLosses, type PreferenceLossType } from "#lib/losses/preference.js";
-import { parameters, type TransformerConfig } from "#lib/models/config.js";
+import { inMemory, parameters, type TransformerConfig } from "#lib/models/config.js";
 import { compile, lower } from "#lib/passes/compile.js";
 import { encode } from "#lib/program/encode.js";
 import { scratchOf } from "#lib/runtime/host.js";
@@ -27,7 +27,7 @@ const models: Record<string, TransformerConfig> = {
   untied: { ...base, tieWordEmbeddings: false, qkvBias: true },
   "with QK-norm": { ...base, qkNorm: true },
 };
-const spec = (config: TransformerConfig): ModelSpec => ({ config, shapes: new Map(parameters(config).map((p) => [p.name, p.shape])), dtype: "float32" });
+const spec = (config: TransformerConfig): ModelSpec => ({ config, parameters: inMemory(parameters(config)), dtype: "float32" });
 
 function weights(config: TransformerConfig): Map<string, Float64Array> {
   return new Map(parameters(config).map((p, i) => {
