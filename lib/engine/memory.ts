@@ -22,7 +22,7 @@ export interface Memory {
 export async function memoryOf(on: { readonly device: string; readonly threads: number }, plans: readonly Compiled[]): Promise<Memory> {
   await using dry = Session.create({ device: on.device as "cpu", threads: on.threads, dry: true });
   for (const p of plans) await dry.load(p.bytes);
-  const of = (cls: string): number => dry.buffers().reduce((n, b) => n + (b.name.startsWith(cls) ? b.bytes : 0), 0);
+  const of = (cls: string): number => dry.buffers().reduce((n, b) => n + (b.name.startsWith(cls) && !b.part ? b.bytes : 0), 0);
   const named = { weights_bytes: of("weights/"), gradients_bytes: of("grads/"), optimizer_bytes: of("optimizer/") };
   return {
     weights_bytes: named.weights_bytes,

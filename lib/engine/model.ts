@@ -2,7 +2,7 @@
 import { DataError } from "../errors.ts";
 import { weightReads, type OpenedModel } from "../io/model_folder.ts";
 import type { DType } from "../ir/types.ts";
-import { parameters, type Parameter } from "../models/config.ts";
+import { inMemory, parameters, type Parameter } from "../models/config.ts";
 import "../ops/index.ts";
 import { tableHash } from "../program/encode.ts";
 import { defaultDtype } from "../runtime/host.ts";
@@ -23,6 +23,7 @@ export interface EngineOptions {
 export interface LoadedModel {
   readonly session: Session;
   readonly model: OpenedModel;
+  /** In the order of the forward pass, which files have. */
   readonly parameters: readonly Parameter[];
   readonly spec: ModelSpec;
 }
@@ -32,7 +33,7 @@ export async function loadModel(dir: string, o: EngineOptions): Promise<LoadedMo
   const model = await openModel(dir);
   const session = Session.create({ device: o.device, hugePages: true, tableHash: tableHash(), ...(o.threads && { threads: o.threads }), named: o.named ?? false });
   const list = parameters(model.config);
-  const spec = { config: model.config, shapes: new Map(list.map((p) => [p.name, p.shape])), dtype: o.dtype ?? defaultDtype(session.device) };
+  const spec = { config: model.config, parameters: inMemory(list), dtype: o.dtype ?? defaultDtype(session.device) };
   return { session, model, parameters: list, spec };
 }
 

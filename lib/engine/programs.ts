@@ -1,16 +1,17 @@
 // What programs over packed tokens share, and the scoring pass.
 import { buffer, store, trace, type Graph, type Value } from "../ir/graph.ts";
 import { type, type Capacity, type DType } from "../ir/types.ts";
-import type { TransformerConfig } from "../models/config.ts";
+import type { Parameter, TransformerConfig } from "../models/config.ts";
 import { embed, headWeight, transformer } from "../models/transformer.ts";
-import { Params, type Shapes } from "../nn/params.ts";
+import { Params } from "../nn/params.ts";
 import { attention } from "../ops/attention.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
 import { linearLogprob } from "../ops/linear_logprob.ts";
 
 export interface ModelSpec {
   readonly config: TransformerConfig;
-  readonly shapes: Shapes;
+  /** In the order in which they lie in memory. */
+  readonly parameters: readonly Parameter[];
   readonly dtype: DType;
 }
 /** Capacities of a scoring pass: packed tokens, rows that are scored. */
@@ -33,7 +34,7 @@ export function hiddenStates(m: ModelSpec, w: Params, tokens: number): { ids: Va
 /** Forward only: outputs/{logp, hit, entropy} (M) of inputs/{rows, targets}: scoring, evaluation, the reference. */
 export function scoreProgram(m: ModelSpec, sizes: ScoreSizes): Graph {
   return trace(() => {
-    const w = new Params(m.shapes, m.dtype);
+    const w = new Params(m.parameters, m.dtype);
     const rows = dim("rows", sizes.rows);
     const { hidden } = hiddenStates(m, w, sizes.tokens);
     const r = linearLogprob(gatherRows(hidden, input("rows", rows)), headWeight(m.config, w), input("targets", rows));

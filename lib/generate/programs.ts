@@ -31,7 +31,7 @@ function writeCache(m: ModelSpec, s: CacheSizes, name: string, x: Value, slot: V
 export function prefillProgram(m: ModelSpec, s: CacheSizes, tokens: number): Graph {
   return trace(() => {
     const n: Capacity = { name: "tokens", capacity: tokens };
-    const w = new Params(m.shapes, m.dtype);
+    const w = new Params(m.parameters, m.dtype);
     const [ids, pos, end, slot, place] = ["ids", "pos", "end", "slot", "place"].map((name) => input(name, n)) as [Value, Value, Value, Value, Value];
     const hidden = transformer(m.config, w, embed(w, ids), pos, (l, q, k, v, a) => {
       writeCache(m, s, `k.${l}`, k, slot, place);
@@ -46,7 +46,7 @@ export function prefillProgram(m: ModelSpec, s: CacheSizes, tokens: number): Gra
 /** One token per slot: inputs/{ids, pos, slot, len} (S) -> outputs/logits (S, V). A slot of -1 rests; pos = len - 1. */
 export function decodeProgram(m: ModelSpec, s: CacheSizes): Graph {
   return trace(() => {
-    const w = new Params(m.shapes, m.dtype);
+    const w = new Params(m.parameters, m.dtype);
     const [ids, pos, slot, len] = ["ids", "pos", "slot", "len"].map((name) => input(name, s.slots)) as [Value, Value, Value, Value];
     const hidden = transformer(m.config, w, embed(w, ids), pos, (l, q, k, v, a) =>
       attentionDecode(q, writeCache(m, s, `k.${l}`, k, slot, pos), writeCache(m, s, `v.${l}`, v, slot, pos), len, a),

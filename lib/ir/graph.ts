@@ -14,7 +14,7 @@ export interface Value {
   /** Of a buffer: what it is a part of, where that is another one. */
   readonly within?: Within;
 }
-/** A part of a larger buffer, from `offset` bytes on. A program reads and writes parts of a buffer or the whole of it, not both. */
+/** A part of a larger buffer, from `offset` bytes on. Parts that a program touches do not overlap, nor does it touch the whole beside one. */
 export interface Within {
   readonly buffer: string;
   readonly type: Type;

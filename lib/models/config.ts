@@ -214,3 +214,6 @@ export function parameters(c: TransformerConfig): Parameter[] {
   if (!c.tieWordEmbeddings) weight("lm_head.weight", c.vocabSize, hidden);
   return list;
 }
+
+/** The order in which they lie in memory: those with weight decay first, so that the update is one op over these and one over the others. */
+export const inMemory = (list: readonly Parameter[]): Parameter[] => [...list.filter((p) => p.decay), ...list.filter((p) => !p.decay)];

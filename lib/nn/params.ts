@@ -1,27 +1,24 @@
 // The named parameters of one trace. Asking twice gives the same value, which is all that tying takes.
-import { buffer, type Value } from "../ir/graph.ts";
-import { type as typeOf, type DType } from "../ir/types.ts";
-
-/** Shape of each parameter by buffer name without its class. */
-export type Shapes = ReadonlyMap<string, readonly number[]>;
+import { flat, type Flat, type Part } from "../ir/flat.ts";
+import type { Value } from "../ir/graph.ts";
+import type { DType } from "../ir/types.ts";
 
 export class Params {
   readonly used = new Map<string, Value>();
-  readonly #shapes: Shapes;
-  readonly #dtype: DType;
+  readonly #weights: Flat;
 
-  /** @param dtype of the weights that kernels read (masters are the optimiser's affair) */
-  constructor(shapes: Shapes, dtype: DType) {
-    this.#shapes = shapes;
-    this.#dtype = dtype;
+  /**
+   * @param parameters in the order in which they lie in memory
+   * @param dtype of the weights that kernels read (masters are the optimiser's affair)
+   */
+  constructor(parameters: readonly Part[], dtype: DType) {
+    this.#weights = flat("weights", parameters, dtype);
   }
 
   /** The parameter `name`, or undefined where the model has none of that name. */
   find(name: string): Value | undefined {
-    const shape = this.#shapes.get(name);
-    if (!shape) return undefined;
-    const v = buffer(`weights/${name}`, typeOf(shape, this.#dtype));
-    this.used.set(name, v);
+    const v = this.#weights.find(name);
+    if (v) this.used.set(name, v);
     return v;
   }
 

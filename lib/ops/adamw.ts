@@ -1,4 +1,4 @@
-// Optimiser ops: one AdamW step of a parameter in one pass, and the sum of squares for the gradient norm.
+// Optimiser ops: one AdamW step in one pass, and the sum of squares for the gradient norm.
 import type { Value } from "../ir/graph.ts";
 import { defineOp } from "../ir/op.ts";
 import { bytes, need, show, size, type } from "../ir/types.ts";

@@ -1,9 +1,9 @@
 // plan: graph -> flat program. Decides who shares whose storage, and where each storage lies in one arena.
 import { pathOf } from "../ir/print.ts";
-import type { Graph, Node, Value } from "../ir/graph.ts";
-import { bytes, width, type Capacity, type Type } from "../ir/types.ts";
+import { users, type Graph, type Node, type Value } from "../ir/graph.ts";
+import { bytes, width, type Capacity } from "../ir/types.ts";
 import { paramsOf } from "../program/encode.ts";
-import type { Instruction, Program, Slot } from "../program/program.ts";
+import type { Buffer, Instruction, Program, Slot } from "../program/program.ts";
 import { place, type Storage } from "./place.ts";
 
 /** Bytes of scratch that a device wants for an instruction; asked once per instruction. */
@@ -26,9 +26,7 @@ export function plan(g: Graph, options: PlanOptions = {}): Plan {
   const home = assign(g, options.blind);
   const slotOf = (v: Value): Slot => {
     const s = home.of.get(v)!;
-    if (s.buffer === undefined) return { space: "arena", offset: s.offset, type: v.type };
-    const within = g.buffers.get(s.buffer)!.within;
-    return { space: { buffer: within?.buffer ?? s.buffer }, offset: within?.offset ?? 0, type: v.type };
+    return { space: s.buffer === undefined ? "arena" : { buffer: s.buffer }, offset: s.offset, type: v.type };
   };
   const code = g.nodes.flatMap((n, i) => (n.def.view ? [] : [{ n, i }]));
   const scratch = code.map(({ n, i }) => {
@@ -59,14 +57,21 @@ function instruction(n: Node, slotOf: (v: Value) => Slot, scratch: { offset: num
   return { def: n.def, name: pathOf(n), slots: [...ins, ...outs], params, scratch: { offset: scratch.offset, bytes: scratch.bytes } };
 }
 
-/** The buffers that a session has: those that are part of another one are not its own. */
-function buffersOf(g: Graph): Map<string, Type> {
-  const buffers = new Map<string, Type>();
-  for (const [name, { type, within }] of g.buffers) {
-    const [key, of] = within ? [within.buffer, within.type] : [name, type];
-    if (within && g.buffers.has(key)) throw new Error(`plan: ${name} is a part of ${key}, which the program uses whole`);
-    if (within && within.offset + bytes(type) > bytes(of)) throw new Error(`plan: ${name} must lie within ${key}, got ${bytes(type)} bytes at ${within.offset} of ${bytes(of)}`);
-    buffers.set(key, of);
+/** The buffers that a program names, a whole before its parts. Those that it touches must not overlap: their storages are apart. */
+function buffersOf(g: Graph): Map<string, Buffer> {
+  const buffers = new Map<string, Buffer>();
+  const readers = users(g);
+  const touched: { readonly name: string; readonly within: string; readonly from: number; readonly to: number }[] = [];
+  for (const [name, v] of g.buffers) {
+    const { buffer, type, offset: from } = v.within ?? { buffer: name, type: v.type, offset: 0 };
+    const to = from + bytes(v.type);
+    if (to > bytes(type)) throw new Error(`plan: ${name} must lie within ${buffer}, got ${bytes(v.type)} bytes at ${from} of ${bytes(type)}`);
+    buffers.set(buffer, type);
+    if (v.within) buffers.set(name, { ...v.type, within: { buffer, offset: from } });
+    if (!readers.has(v) && !g.stores.has(name)) continue;
+    const other = touched.find((t) => t.within === buffer && t.from < to && from < t.to);
+    if (other) throw new Error(`plan: ${name} and ${other.name} must lie apart in ${buffer}, got an overlap`);
+    touched.push({ name, within: buffer, from, to });
   }
   return buffers;
 }

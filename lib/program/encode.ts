@@ -5,7 +5,7 @@ import { cap, type Capacity, type DType, type Type } from "../ir/types.ts";
 import { isPrivate, type Instruction, type Program, type Slot } from "./program.ts";
 
 const MAGIC = 0x314e5441; // "ATN1"
-const VERSION = 1;
+const VERSION = 2;
 const dtypes: Readonly<Record<DType, number>> = { float32: 0, bfloat16: 1, int32: 2 };
 
 /** Attributes that travel to the kernel, in order. */
@@ -135,9 +135,12 @@ export function encode(p: Program): Uint8Array<ArrayBuffer> {
     w.text(d.name);
   }
   for (const [name, t] of p.buffers) {
-    w.u32((isPrivate(name) ? 1 : 0) | (name.startsWith("weights/") ? 2 : 0));
+    w.u32((isPrivate(name) ? 1 : 0) | (name.startsWith("weights/") ? 2 : 0) | (t.within ? 4 : 0));
     w.text(name);
     writeType(w, t, p.dims);
+    if (!t.within) continue;
+    w.u32(index.get(t.within.buffer)!);
+    w.u64(t.within.offset);
   }
   for (const c of p.instructions) writeInstruction(w, c, p.dims, space, opcode);
   return w.done();

@@ -9,6 +9,11 @@ export interface Slot {
   readonly type: Type;
 }
 
+/** A buffer of a session. One that is part of another lies in that, from `offset` bytes on, and has no memory of its own. */
+export interface Buffer extends Type {
+  readonly within?: { readonly buffer: string; readonly offset: number };
+}
+
 export interface Instruction {
   readonly def: OpDef;
   /** Path in the model, such as `layers.3/attention`. */
@@ -22,7 +27,8 @@ export interface Instruction {
 
 export interface Program {
   readonly dims: readonly Capacity[];
-  readonly buffers: ReadonlyMap<string, Type>;
+  /** A whole stands before its parts. */
+  readonly buffers: ReadonlyMap<string, Buffer>;
   readonly instructions: readonly Instruction[];
   readonly arenaBytes: number;
   /** Largest sum of bytes alive at one instruction: what no plan can go below. */
@@ -36,7 +42,7 @@ export const isPrivate = (name: string): boolean => name.startsWith("inputs/") |
 
 /** One line per instruction. */
 export function printProgram(p: Program): string {
-  const place = ({ space, offset }: Slot): string => (space === "arena" ? `@${offset}` : `${space.buffer}${offset ? `+${offset}` : ""}`);
+  const place = ({ space, offset }: Slot): string => (space === "arena" ? `@${offset}` : space.buffer);
   const ref = (s: Slot | undefined): string => (s ? `${place(s)}:${show(s.type)}` : "-");
   return p.instructions
     .map((c, i) => {

@@ -23,6 +23,8 @@ export interface NativeBuffer {
   readonly private: boolean;
   /** May have packed copies, which `derivedBytes` counts. */
   readonly weight: boolean;
+  /** Lies in another buffer, which counts its bytes. */
+  readonly part: boolean;
   readonly dtype: "float32" | "bfloat16" | "int32";
   /** At capacity. */
   readonly shape: readonly number[];

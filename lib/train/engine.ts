@@ -82,11 +82,11 @@ export const compileStep = ({ session, spec }: LoadedModel, step: "microStep" | 
 
 /** Compile the programs of a run; nothing is allocated. */
 export async function compileTraining(loaded: LoadedModel, heads: Heads, loss: LossSpec, adam: AdamwOptions): Promise<TrainingPlans> {
-  const { session, spec, parameters } = loaded;
+  const { session, spec } = loaded;
   return {
     micro: await compileStep(loaded, "microStep", heads.training, loss),
-    norm: await compile(session.device, "normProgram", parameters),
-    update: await compile(session.device, "updateProgram", parameters, spec.dtype, adam),
+    norm: await compile(session.device, "normProgram", spec.parameters),
+    update: await compile(session.device, "updateProgram", spec.parameters, spec.dtype, adam),
     ...(heads.evaluation && { evaluation: await compileStep(loaded, "evaluationStep", heads.evaluation, loss) }),
   };
 }

@@ -65,8 +65,8 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
       flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", (counts) => flops(counts, name, spec, of.head.sizes, loss, of.head.keepLogits));
     const step =
       (await ofStep("microStep", layouts.training)) * Math.min(config.batchSize, trees.length) +
-      (await flops([{}], "normProgram", parameters))[0]! +
-      (await flops([{}], "updateProgram", parameters, spec.dtype, adam))[0]!;
+      (await flops([{}], "normProgram", spec.parameters))[0]! +
+      (await flops([{}], "updateProgram", spec.parameters, spec.dtype, adam))[0]!;
     const evaluation = layouts.evaluation ? (await ofStep("evaluationStep", layouts.evaluation)) * layouts.evaluation.trees.length : 0;
     let reference = 0;
     for (const [i, sizes] of scored.entries()) {

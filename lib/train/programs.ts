@@ -2,6 +2,7 @@
 // gradients, and the update.
 // The head's rows come in chunks, and each chunk's backward runs before the next chunk's forward, because that is the order of the calls.
 import { dim, hiddenStates, input, type ModelSpec } from "../engine/programs.ts";
+import { flat } from "../ir/flat.ts";
 import { buffer, inScope, store, trace, type Graph, type Value } from "../ir/graph.ts";
 import { type, type DType } from "../ir/types.ts";
 import { vjp } from "../ir/vjp.ts";
@@ -9,7 +10,6 @@ import { negativeLogLikelihood } from "../losses/language_model.ts";
 import { preferenceLosses, type PreferenceLossType, type PreferenceOptions } from "../losses/preference.ts";
 import { embed, headWeight, learningIds } from "../models/transformer.ts";
 import { Params } from "../nn/params.ts";
-import { gradients } from "../optim/gradients.ts";
 import { gatherRows } from "../ops/gather_rows.ts";
 import { linear } from "../ops/gemm.ts";
 import { linearLogprob } from "../ops/linear_logprob.ts";
@@ -62,11 +62,11 @@ function headLosses(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean,
 /** One micro-step of training: `headLosses`, and their gradients added into grads/*. */
 export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
   return trace(() => {
-    const w = new Params(m.shapes, m.dtype);
+    const w = new Params(m.parameters, m.dtype);
     const { ids, embedded, hidden } = hiddenStates(m, w, s.tokens);
     const head = headWeight(m.config, w);
     const names = new Map([...w.used].map(([name, v]) => [v, name]));
-    const places = gradients([...m.shapes].map(([name, shape]) => ({ name, shape })));
+    const places = flat("grads", m.parameters);
     const grads = new Map<string, Value>();
     const cuts = new Map<Value, Value>(); // gradients of what is no weight
     const sink = (of: Value, d: Value): void => {
@@ -76,7 +76,7 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
         return;
       }
       const name = names.get(of)!;
-      grads.set(name, add(grads.get(name) ?? places.of(name), d));
+      grads.set(name, add(grads.get(name) ?? places.find(name)!, d));
     };
     headLosses(m, s, loss, keepLogits, hidden, head, (value) => vjp([[value, fill(1, [])]], [hidden, head], sink));
     vjp([[hidden, cuts.get(hidden)!]], [embedded, ...w.used.values()], sink);
@@ -88,7 +88,7 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
 /** The micro-step without gradients, for evaluation: the same inputs and outputs, by the same kernels. */
 export function evaluationStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
   return trace(() => {
-    const w = new Params(m.shapes, m.dtype);
+    const w = new Params(m.parameters, m.dtype);
     const { hidden } = hiddenStates(m, w, s.tokens);
     headLosses(m, s, loss, keepLogits, hidden, headWeight(m.config, w), () => undefined);
   });

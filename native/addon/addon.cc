@@ -108,6 +108,7 @@ Napi::Value program_value(Napi::Env env, uint32_t id, const Program& p) {
     out.Set("name", b.name);
     out.Set("private", b.own);
     out.Set("weight", b.weight);
+    out.Set("part", b.whole >= 0);
     out.Set("dtype", dtype_name(b.type.dtype));
     Napi::Array shape = Napi::Array::New(env, static_cast<size_t>(b.type.rank));
     for (int32_t k = 0; k < b.type.rank; ++k) shape.Set(static_cast<uint32_t>(k), static_cast<double>(b.type.size[k]));

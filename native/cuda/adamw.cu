@@ -1,4 +1,4 @@
-// adamw: one update of a parameter in one pass over memory, in torch.optim.AdamW's order: d = g scale; m' = b1 m + (1 - b1) d;
+// adamw: one update of flat parameters in one pass over memory, in torch.optim.AdamW's order: d = g scale; m' = b1 m + (1 - b1) d;
 // v' = b2 v + (1 - b2) d^2; p' = p (1 - lr decay) - (lr / bias1) m' / (sqrt(v') / sqrt(bias2) + eps); g' = 0 for the next step.
 // p is `master` (fp32) where there is one, w being its rounded copy; else w itself.
 // source: lib/ops/adamw.ts; Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2.

@@ -1,7 +1,7 @@
 // Decoding of program bytes. Little-endian, every read bounds-checked, every count checked against what is left.
 //   header  u32 magic, version, table hash, dims, buffers, instructions; u64 arena bytes
 //   dim     u32 capacity, name
-//   buffer  u32 flags (1 own, 2 weight), name, type
+//   buffer  u32 flags (1 own, 2 weight, 4 part), name, type; of a part, u32 buffer before it and u64 offset in that
 //   type    u32 dtype, u32 rank, rank x (u32 size, u32 dim: 0 static, k = dim k-1)
 //   code    u32 opcode, u32 slots, slots; u64 scratch offset, u64 scratch bytes; u32 words, words x u64; name
 //   slot    u32 space, u32 0, u64 offset; type when space is not 0
@@ -16,7 +16,7 @@ namespace attune {
 
 namespace {
 
-constexpr uint32_t kMagic = 0x314e5441, kVersion = 1;
+constexpr uint32_t kMagic = 0x314e5441, kVersion = 2;
 constexpr int64_t kMostBytes = int64_t{1} << 46;
 constexpr int64_t kAlign = 64;
 constexpr uint32_t kMostDims = 4096;
@@ -86,6 +86,21 @@ std::string type_problem(Reader& r, const Program& p, Type* t) {
     elements *= size;
   }
   if (elements > kMostBytes / width(t->dtype)) return "a type is too large";
+  return "";
+}
+
+std::string part_problem(Reader& r, const Program& p, size_t index, Buffer* b) {
+  const uint32_t whole = r.u32();
+  const uint64_t offset = r.u64();
+  if (!r.ok()) return "ends inside a part";
+  if (whole >= index) return "a part must follow what it lies in";
+  const Buffer& in = p.buffers[whole];
+  if (b->own || in.own || in.whole >= 0) return "must be shared, and part of a shared buffer that is no part itself";
+  const int64_t room = in.type.bytes();
+  if (offset % kAlign != 0 || offset > static_cast<uint64_t>(room) || b->type.bytes() > room - static_cast<int64_t>(offset))
+    return b->type.text() + " must lie within " + in.name + ", at a multiple of 64, got " + std::to_string(offset);
+  b->whole = static_cast<int32_t>(whole);
+  b->offset = static_cast<int64_t>(offset);
   return "";
 }
 
@@ -204,7 +219,7 @@ Status decode(const uint8_t* bytes, size_t size, Program* out) {
   const uint64_t arena = r.u64();
   if (!r.ok()) return wrong("shorter than its header");
   if (magic != kMagic) return wrong("these bytes are not a program");
-  if (version != kVersion) return wrong("version must be 1, got " + std::to_string(version));
+  if (version != kVersion) return wrong("version must be 2, got " + std::to_string(version));
   if (hash != kTableHash)
     return wrong("made for another op table (" + std::to_string(hash) + ", this build has " +
                  std::to_string(kTableHash) + "; `npm run build` brings both together)");
@@ -231,6 +246,8 @@ Status decode(const uint8_t* bytes, size_t size, Program* out) {
     b.weight = (flags & 2) != 0;
     if (r.ok() && b.name.empty()) return wrong("buffer " + std::to_string(i) + " has no name");
     if (std::string e = type_problem(r, p, &b.type); !e.empty()) return wrong("buffer " + b.name + ": " + e);
+    if ((flags & 4) == 0) continue;
+    if (std::string e = part_problem(r, p, i, &b); !e.empty()) return wrong("buffer " + b.name + ": " + e);
   }
   p.code.resize(r.count(code, 28));
   for (size_t i = 0; i < p.code.size(); ++i) {

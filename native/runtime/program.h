@@ -36,6 +36,8 @@ struct Buffer {
   Type type;
   bool own = false;     // belongs to this program alone (inputs/, outputs/)
   bool weight = false;  // may have derived copies
+  int32_t whole = -1;   // the buffer before this one that it is a part of, from `offset` bytes on; -1: none
+  int64_t offset = 0;
 };
 
 struct Slot {

@@ -23,6 +23,10 @@ bool is(const Derived& d, const Copy& copy, const Type& seen) {
   return d.form == copy.form && d.type.same(seen) && d.memory.bytes() == copy.bytes;
 }
 
+std::string place_text(const BufferState* whole, int64_t offset) {
+  return whole ? "byte " + std::to_string(offset) + " of " + whole->name : "by itself";
+}
+
 bool starts_with(const std::string& s, const char* prefix) { return s.rfind(prefix, 0) == 0; }
 
 }  // namespace
@@ -43,8 +47,8 @@ class Session::RunContext final : public Context {
     if (b == nullptr) return nullptr;
     for (Derived& place : b->derived) {
       if (!is(place, copy, seen->type)) continue;
-      *valid = place.version == b->version;
-      place.version = b->version;  // the kernel fills it now
+      *valid = place.version == b->version();
+      place.version = b->version();  // the kernel fills it now
       return place.memory.data();
     }
     return nullptr;
@@ -104,12 +108,17 @@ Status Session::load(Program given, uint32_t* id) {
   int64_t bytes = 0;
   for (const Buffer& b : program.buffers) {
     if (seen.count(b.name) > 0) return Status::bad(Fault::data, "program: two buffers are called " + b.name);
+    BufferState* whole = b.whole < 0 ? nullptr : p->spaces[static_cast<size_t>(b.whole)];
     const auto shared = b.own ? buffers_.end() : buffers_.find(b.name);
     if (shared != buffers_.end()) {
-      const Type& type = shared->second->type;
-      if (!type.same(b.type))
-        return Status::bad(Fault::shape, "buffer " + b.name + ": must have the type it has in this session, " + type.text() +
-                                             ", got " + b.type.text());
+      const BufferState& known = *shared->second;
+      if (!known.type.same(b.type))
+        return Status::bad(Fault::shape, "buffer " + b.name + ": must have the type it has in this session, " +
+                                             known.type.text() + ", got " + b.type.text());
+      const int64_t at = known.memory.data() - shared->second->root().memory.data();
+      if (known.whole != whole || (whole != nullptr && at != b.offset))
+        return Status::bad(Fault::shape, "buffer " + b.name + ": must lie where it lies in this session, " +
+                                             place_text(known.whole, at) + ", got " + place_text(whole, b.offset));
       p->spaces.push_back(shared->second.get());
       seen[b.name] = shared->second.get();
       continue;
@@ -117,8 +126,11 @@ Status Session::load(Program given, uint32_t* id) {
     auto state = std::make_unique<BufferState>();
     state->name = b.name;
     state->type = b.type;
+    state->whole = whole;
     if (b.own && device_->open != nullptr) {
       p->block_of(*state).take(b.type.bytes());
+    } else if (whole) {
+      state->memory = whole->memory.part(b.offset, b.type.bytes());
     } else {
       state->memory = allocate(b.type.bytes());
       if (!state->memory) return no_room("buffer " + b.name, b.type.bytes(), "a smaller model, or more memory");
@@ -256,13 +268,16 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
   const auto space_of = [&](const Slot& s) -> const Memory& {
     return s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
   };
+  const auto whole_of = [&](const Slot& s) -> const Memory& {
+    return s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->root().memory;
+  };
   forbid(arena_.data(), arena_.bytes());  // a kernel may touch what its instruction names, and nothing else
   for (size_t i = 0; i < slots; ++i) {
     const Slot& s = code.slots[i];
     if (s.space == Slot::kAbsent) continue;
     const Memory& space = space_of(s);
     tensors[i] = tensor_of(s.type, counts, space.data() + s.offset);
-    forbid(space.data(), space.bytes());
+    forbid(whole_of(s).data(), whole_of(s).bytes());
   }
   if (device_->kernels != nullptr) {
     for (size_t i = 0; i < slots; ++i) allow(tensors[i].data, tensors[i].bytes());
@@ -274,10 +289,10 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
   }
   allow(arena_.data(), arena_.bytes());
   for (const Slot& s : code.slots)
-    if (s.space != Slot::kAbsent) allow(space_of(s).data(), space_of(s).bytes());
+    if (s.space != Slot::kAbsent) allow(whole_of(s).data(), whole_of(s).bytes());
   const OpInfo& op = kOps[code.opcode];
   for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < slots; ++i) {
-    if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version += 1;
+    if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version() += 1;
   }
 }
 

@@ -28,8 +28,12 @@ struct BufferState {
   std::string name;
   Type type;
   Memory memory;
-  uint64_t version = 1;  // counts writes
+  BufferState* whole = nullptr;  // of a part: what it lies in; a write to any of it counts as one to all
+  uint64_t writes = 1;
   std::vector<Derived> derived;
+
+  BufferState& root() { return whole ? *whole : *this; }
+  uint64_t& version() { return root().writes; }
 };
 
 // Elements in host memory on their way in or out. `shape` is what is in use.

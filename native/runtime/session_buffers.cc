@@ -69,7 +69,7 @@ Status Session::write(const HostArray& from, int64_t row) {
                                          ", at most " + std::to_string(rows) + " from row " + std::to_string(row) +
                                          ", got " + dtype_name(from.dtype) + " with " + std::to_string(from.elements) +
                                          " elements");
-  b->version += 1;
+  b->version() += 1;
   return put(*b, row * row_elements * width(b->type.dtype), from.data.get(), from.bytes());
 }
 
@@ -87,7 +87,7 @@ Status Session::read(const std::string& name, int64_t row, int64_t rows, HostArr
 Status Session::zero(const std::string& name) {
   BufferState* b = nullptr;
   if (Status s = find(name, &b); !s.ok()) return s;
-  b->version += 1;
+  b->version() += 1;
   if (machine_) return machine_->zero(b->memory.data(), b->type.bytes());
   std::memset(b->memory.data(), 0, static_cast<size_t>(b->type.bytes()));
   return Status::good();

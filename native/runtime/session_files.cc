@@ -142,7 +142,7 @@ Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& c
     const bool converts = !same_bits(s.type, b->type.dtype);
     if (converts) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
     if (machine_) staged.resize(static_cast<size_t>(kPiece * width(b->type.dtype)));
-    b->version += 1;
+    b->version() += 1;
     for (int64_t done = 0; done < total; done += kPiece) {
       if (cancel.load(std::memory_order_relaxed)) return stopped();
       const int64_t n = std::min(kPiece, total - done), at = first + done * width(b->type.dtype);

@@ -91,7 +91,7 @@ Status Session::execute_recorded(Loaded& p, bool profile) {
   for (const Instruction& code : program.code) {
     const OpInfo& op = kOps[code.opcode];
     for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < code.slots.size(); ++i)
-      if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version += 1;
+      if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version() += 1;
   }
   return p.recording->run(profile ? p.nanoseconds.data() : nullptr);
 }

@@ -130,14 +130,14 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     const failing = (out: string, fail: string, more: Way = {}): Promise<Ran> =>
       run(out, { max_steps: 4, save_steps: 1, ...more, env: { ATTUNE_SIMT_FAIL: fail, ...more.env } });
 
-    test.each([1, 2, 9, 30])("out of memory at allocation %i: exit 4, and how much is free", async (n) => {
+    test.each([1, 2, 9, 14])("out of memory at allocation %i: exit 4, and how much is free", async (n) => {
       const { code, stderr } = await failing(`memory-${n}`, `malloc:${n}`);
       expect(code).toBe(4);
       expect(stderr).toMatch(/the simt device has no room for \d+ bytes; memory: simt says cudaErrorMemoryAllocation, out of memory; \d+ of its \d+ MiB are free/);
     });
 
     test("a launch that is refused, in a list and in a capture: exit 5, with op, instruction, kernel and CUDA's words", async () => {
-      for (const n of [7, 130, 200]) {
+      for (const n of [7, 130, 180]) {
         const { code, stderr } = await failing(`launch-${n}`, `launch:${n}`);
         expect(code, stderr).toBe(5);
         expect(stderr).not.toContain("lost");

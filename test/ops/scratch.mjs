@@ -4,8 +4,7 @@ import "#lib/ops/index.js";
 import { buffer, store, trace } from "#lib/ir/graph.js";
 import { type } from "#lib/ir/types.js";
 import { vjp } from "#lib/ir/vjp.js";
-import { parameters } from "#lib/models/config.js";
-import { parseConfig } from "#lib/models/config.js";
+import { inMemory, parameters, parseConfig } from "#lib/models/config.js";
 import { attention } from "#lib/ops/attention.js";
 import { compile } from "#lib/passes/compile.js";
 import { cpuInfo, scratchOf } from "#lib/runtime/host.js";
@@ -31,12 +30,12 @@ const config = parseConfig({
   architectures: ["LlamaForCausalLM"], model_type: "llama", vocab_size: 152064, hidden_size: 896, intermediate_size: 64, num_hidden_layers: 1,
   num_attention_heads: 2, num_key_value_heads: 1, head_dim: 64, max_position_embeddings: N, hidden_act: "silu", rms_norm_eps: 1e-5, rope_theta: 1e4, tie_word_embeddings: true,
 });
-const shapes = new Map(parameters(config).map((p) => [p.name, p.shape]));
+const list = inMemory(parameters(config));
 const heads = ["sft", "dpo"].flatMap((kind) =>
   ["float32", "bfloat16"].map((dtype) => {
     const loss = kind === "sft" ? { kind } : { kind, lossType: "sigmoid", beta: 0.1, labelSmoothing: 0 };
     const head = planHead(grainOf({ device: "cpu", deviceMemory: 0 }), config.vocabSize, 1024, 1024, 4, 1024, kind); // DPO's logits of the longest pair do not fit: computed twice
-    return compile(microStep({ config, shapes, dtype }, head.sizes, loss, head.keepLogits), scratchOf("cpu")).arenaBytes;
+    return compile(microStep({ config, parameters: list, dtype }, head.sizes, loss, head.keepLogits), scratchOf("cpu")).arenaBytes;
   }),
 );
 console.log(JSON.stringify({ level: cpuInfo().level, attention: most, head: Math.max(...heads) }));

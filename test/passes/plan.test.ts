@@ -46,14 +46,22 @@ test("x + x.W does not take the place of x, which the product still reads", () =
   expect(y).not.toBe(a);
 });
 
-test("parts of a buffer are that buffer at their offsets; a part with the whole, or beyond it, is refused", () => {
+test("parts of a buffer lie in it at their offsets; a part beyond it is refused, and one over what the program touches beside it", () => {
   const whole = type([2, 64]);
   const part = (k: number): Value => buffer(`grads/${k}`, type([64]), { buffer: "grads/all", type: whole, offset: 256 * k });
   const added = (k: number): void => store(`grads/${k}`, add(part(k), fill(1, [64])));
   const p = compile(trace(() => [0, 1].forEach(added)));
-  expect([...p.buffers.keys()]).toEqual(["grads/all"]);
+  expect([...p.buffers].map(([name, t]) => [name, t.within])).toEqual([
+    ["grads/all", undefined],
+    ["grads/0", { buffer: "grads/all", offset: 0 }],
+    ["grads/1", { buffer: "grads/all", offset: 256 }],
+  ]);
   const sums = p.instructions.filter((c) => c.def.name === "add");
-  expect(sums.map((c) => c.slots.at(-1))).toMatchObject([0, 256].map((offset) => ({ space: { buffer: "grads/all" }, offset })));
+  expect(sums.map((c) => c.slots.at(-1))).toMatchObject([0, 1].map((k) => ({ space: { buffer: `grads/${k}` }, offset: 0 })));
   expect(() => compile(trace(() => added(2)))).toThrow("grads/2 must lie within grads/all");
-  expect(() => compile(trace(() => [added(0), store("outputs/y", exp(buffer("grads/all", whole)))]))).toThrow("which the program uses whole");
+  const all = (): void => store("outputs/y", exp(buffer("grads/all", whole)));
+  expect(() => compile(trace(() => [added(0), all()]))).toThrow("must lie apart in grads/all");
+  const over = (): Value => buffer("grads/over", type([64]), { buffer: "grads/all", type: whole, offset: 128 });
+  expect(() => compile(trace(() => [added(0), store("outputs/y", exp(over()))]))).toThrow("grads/over and grads/0 must lie apart in grads/all");
+  expect([...compile(trace(() => [part(0), over(), all()])).buffers.keys()]).toEqual(["grads/all", "grads/0", "grads/over", "outputs/y"]); // named alone
 });

@@ -4,12 +4,12 @@ import { DataError } from "#lib/errors.js";
 import { encodeOne } from "#lib/program/encode.js";
 import { loadAddon } from "#lib/runtime/addon.js";
 import { Session } from "#lib/runtime/session.js";
-import { assemble, at, f32, i32, instruction, random, session } from "./tools.ts";
+import { assemble, at, f32, i32, inside, instruction, random, session, type Source } from "./tools.ts";
 
 const N = { name: "N", capacity: 16 };
 const good = assemble({
   dims: [N],
-  buffers: { "inputs/x": f32(N, 8), "weights/w": f32(8), "outputs/y": f32(N, 8), "constants/i": i32(3) },
+  buffers: { "inputs/x": f32(N, 8), "weights/w": f32(8), "outputs/y": f32(N, 8), "constants/i": i32(3), "weights/part": inside("weights/w", 0, f32(4)) },
   code: [
     ["fill", [at(0, f32(N, 8))], [2]],
     ["rms_norm", ["inputs/x", "weights/w", at(512, f32(N, 8)), at(1024, f32(N))], [1e-5]],
@@ -32,13 +32,27 @@ describe("program bytes", () => {
   it("are checked field by field", async () => {
     await s.load(good);
     await refused(changed(0, 7), /not a program/);
-    await refused(changed(4, 2), /version must be 1, got 2/);
+    await refused(changed(4, 3), /version must be 2, got 3/);
     await refused(changed(12, 1e9), /at most 4096 dims/);
     await refused(changed(16, 1e9), /cut short|ends inside|no dim/);
     await refused(changed(20, 1e9), /cut short|ends inside/);
     await refused(changed(24, 64), /within 64 bytes/);
     await refused(changed(28, 0xffffffff), /arena is too large/);
     await refused(Uint8Array.of(...good, 0, 0, 0, 0), /4 bytes too many/);
+  });
+  it("have parts inside of a whole that stands before them", async () => {
+    const whole = f32(64);
+    const load = (buffers: Source["buffers"]): Promise<unknown> => s.load(assemble({ buffers, code: [] }));
+    await load({ "cache/all": whole, "cache/a": inside("cache/all", 64, f32(48)) });
+    const wrong: [Source["buffers"], RegExp][] = [
+      [{ "cache/b": inside("cache/b", 0, f32(4)) }, /cache\/b: a part must follow what it lies in/],
+      [{ "cache/b": inside("cache/z", 0, f32(4)), "cache/z": whole }, /a part must follow/],
+      [{ "cache/all": whole, "cache/b": inside("cache/all", 32, f32(4)) }, /at a multiple of 64, got 32/],
+      [{ "cache/all": whole, "cache/b": inside("cache/all", 128, f32(48)) }, /float32\[48\] must lie within cache\/all/],
+      [{ "inputs/all": whole, "cache/b": inside("inputs/all", 0, f32(4)) }, /must be shared/],
+      [{ "cache/all": whole, "cache/b": inside("cache/all", 0, f32(32)), "cache/c": inside("cache/b", 0, f32(4)) }, /no part itself/],
+    ];
+    for (const [buffers, why] of wrong) await expect(load(buffers)).rejects.toThrow(why);
   });
   it("cut anywhere are refused", async () => {
     for (let n = 0; n < good.length; n += 1) await expect(s.load(good.subarray(0, n))).rejects.toThrow(DataError);

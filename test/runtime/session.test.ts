@@ -4,7 +4,7 @@ import { ConfigError, DataError, DeviceError, ShapeError, StateError } from "#li
 import { tableHash } from "#lib/program/encode.js";
 import { cpuInfo, devices, peakRss } from "#lib/runtime/host.js";
 import { Session } from "#lib/runtime/session.js";
-import { addition, assemble, at, bf16, f32, i32, long, session } from "./tools.ts";
+import { addition, assemble, at, bf16, f32, i32, inside, long, session } from "./tools.ts";
 
 describe("devices", () => {
   it("auto is the cpu here, with the cgroup's share of threads", async () => {
@@ -167,6 +167,46 @@ describe("buffers", () => {
     await s.zero("weights/w");
     expect(await run()).toBe(0);
     expect(s.derivedBytes).toBeGreaterThan(0); // gemm keeps a packed copy: that is what must not go stale
+  });
+  it("may be parts of another: one memory, whose writes every part's copies follow", async () => {
+    const s = session();
+    const w = inside("weights/all", 512, f32(16, 16));
+    const p = await s.load(
+      assemble({
+        buffers: { "inputs/x": f32(16, 16), "weights/all": f32(4, 128), "weights/w": w, "outputs/y": f32(16, 16) },
+        code: [["gemm", ["inputs/x", "weights/w", undefined, undefined, "outputs/y"], [0, 1]]],
+      }),
+    );
+    expect(s.bufferBytes).toBe(4 * (3 * 256 + 256));
+    expect(s.buffers().map((b) => [b.name, b.part])).toEqual([["weights/all", false], ["weights/w", true]]);
+    const span = { ...inside("weights/all", 1024, f32(1, 128)) };
+    const set = await s.load(assemble({ buffers: { "weights/all": f32(4, 128), "weights/b..c": span }, code: [["fill", ["weights/b..c"], [3]]] }));
+    const ones = new Float32Array(256).fill(1);
+    const run = async (): Promise<Float32Array> => (await s.run(p, { inputs: { "inputs/x": ones } }))["outputs/y"]! as Float32Array;
+    await s.write("weights/w", ones);
+    expect((await run())[17]).toBe(16);
+    await s.run(set); // the second half of w, under another name
+    expect([...(await run()).subarray(0, 16)]).toEqual([...Array<number>(8).fill(16), ...Array<number>(8).fill(48)]);
+    expect(await s.read("weights/all")).toEqual(Float32Array.from({ length: 512 }, (_, i) => (i < 128 || i >= 384 ? 0 : i < 256 ? 1 : 3)));
+    await s.zero("weights/all");
+    expect((await run())[0]).toBe(0);
+    expect(await s.read("weights/w")).toEqual(new Float32Array(256));
+  });
+  it("lie in one place of a session", async () => {
+    const s = session();
+    const load = (buffers: Parameters<typeof assemble>[0]["buffers"]): Promise<unknown> => s.load(assemble({ buffers, code: [] }));
+    const all = f32(4, 128);
+    await load({ "weights/all": all, "weights/w": inside("weights/all", 512, f32(8)), "weights/alone": f32(8) });
+    const bytes = s.bufferBytes;
+    await load({ "weights/all": all, "weights/w": inside("weights/all", 512, f32(8)) });
+    const clash = async (buffers: Parameters<typeof load>[0], why: string): Promise<void> => {
+      await expect(load(buffers)).rejects.toThrow(ShapeError);
+      await expect(load(buffers)).rejects.toThrow(why);
+    };
+    await clash({ "weights/all": all, "weights/w": inside("weights/all", 1024, f32(8)) }, "weights/w: must lie where it lies in this session, byte 512 of weights/all, got byte 1024 of weights/all");
+    await clash({ "weights/w": f32(8) }, "byte 512 of weights/all, got by itself");
+    await clash({ "weights/all": all, "weights/alone": inside("weights/all", 0, f32(8)) }, "by itself, got byte 0 of weights/all");
+    expect(s.bufferBytes).toBe(bytes);
   });
   it("have their place from the load on, and a dry session counts it all without taking it", async () => {
     const program = assemble({

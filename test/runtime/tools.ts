@@ -8,7 +8,7 @@ import "#lib/ops/index.js";
 import { kernelOps } from "#lib/ir/op.js";
 import { bytes, type, type Capacity, type Dim, type Type } from "#lib/ir/types.js";
 import { encode } from "#lib/program/encode.js";
-import type { Instruction, Slot } from "#lib/program/program.js";
+import type { Buffer, Instruction, Slot } from "#lib/program/program.js";
 import { scratchOf } from "#lib/runtime/host.js";
 import { Session, type SessionOptions } from "#lib/runtime/session.js";
 
@@ -17,6 +17,8 @@ export const root = fileURLToPath(new URL("../../", import.meta.url));
 export const f32 = (...shape: Dim[]): Type => type(shape);
 export const bf16 = (...shape: Dim[]): Type => type(shape, "bfloat16");
 export const i32 = (...shape: Dim[]): Type => type(shape, "int32");
+/** A buffer that lies in another. */
+export const inside = (buffer: string, offset: number, t: Type): Buffer => ({ ...t, within: { buffer, offset } });
 export const at = (offset: number, t: Type): Slot => ({ space: "arena", offset, type: t });
 
 /** One instruction: its op, its slots (a buffer's name, a place in the arena, or absent) and its parameters. */
@@ -28,7 +30,7 @@ export type Line = readonly [
 
 export interface Source {
   readonly dims?: readonly Capacity[];
-  readonly buffers: Readonly<Record<string, Type>>;
+  readonly buffers: Readonly<Record<string, Buffer>>;
   readonly code: readonly Line[];
 }
 

@@ -5,10 +5,9 @@ import "#lib/ops/index.js";
 import { packStep, chunkRows, type MicroBatch } from "#lib/data/pack.js";
 import type { Tree } from "#lib/data/types.js";
 import { interpret } from "#lib/ir/interpret.js";
-import type { Value } from "#lib/ir/graph.js";
 import { size } from "#lib/ir/types.js";
 import { preferenceLosses, type PreferenceLossType } from "#lib/losses/preference.js";
-import { parameters, type TransformerConfig } from "#lib/models/config.js";
+import { inMemory, parameters, type TransformerConfig } from "#lib/models/config.js";
 import { compile, lower } from "#lib/passes/compile.js";
 import { encode } from "#lib/program/encode.js";
 import { scratchOf } from "#lib/runtime/host.js";
@@ -28,7 +27,7 @@ const models: Record<string, TransformerConfig> = {
   untied: { ...base, tieWordEmbeddings: false, qkvBias: true },
   "with QK-norm": { ...base, qkNorm: true },
 };
-const spec = (config: TransformerConfig): ModelSpec => ({ config, shapes: new Map(parameters(config).map((p) => [p.name, p.shape])), dtype: "float32" });
+const spec = (config: TransformerConfig): ModelSpec => ({ config, parameters: inMemory(parameters(config)), dtype: "float32" });
 
 function weights(config: TransformerConfig): Map<string, Float64Array> {
   return new Map(parameters(config).map((p, i) => {
@@ -104,8 +103,7 @@ function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: Mi
 async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, threads = 2): Promise<Result> {
   const session = Session.create({ device: "cpu", threads });
   try {
-    const step = microStep(spec(config), s, loss, keep);
-    const plan = compile(step, scratchOf(session.device));
+    const plan = compile(microStep(spec(config), s, loss, keep), scratchOf(session.device));
     const program = await session.load(encode(plan));
     for (const [k, v] of weights(config)) await session.write(k, Float32Array.from(v));
     const total = { loss: 0, hits: 0, entropy: 0 };
@@ -114,10 +112,9 @@ async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batch
       const out = await session.run(program, f);
       addTo(total, collect(new Map(Object.entries(out).map(([k, v]) => [k, Float64Array.from(v)])), loss, scale));
     }
-    const all = (await session.read("grads/all")) as Float32Array;
-    const parts = [...step.buffers].filter(([k]) => k.startsWith("grads/"));
-    const part = ({ within, type }: Value): Float64Array => Float64Array.from(all.subarray(within!.offset / 4, within!.offset / 4 + size(type)));
-    return { ...total, grads: new Map(parts.map(([k, v]) => [k, part(v)])) };
+    const grads = new Map<string, Float64Array>();
+    for (const { name } of parameters(config)) grads.set(`grads/${name}`, Float64Array.from(await session.read(`grads/${name}`)));
+    return { ...total, grads };
   } finally {
     await session.close();
   }
