@@ -278,7 +278,7 @@ bool run_grid(const char* kernel, dim3 grid, dim3 threads, size_t shared_bytes, 
 
   // A walk over all blocks by a random step that shares no factor with their number.
   const uint64_t all = uint64_t{grid.x} * grid.y * grid.z, ends = options().ends;
-  const uint64_t blocks = ends > 0 ? std::min(all, 2 * ends) : all;
+  const uint64_t blocks = ends > 0 && all > options().whole ? std::min(all, 2 * ends) : all;
   uint64_t step = blocks > 2 ? block.random.below(blocks - 1) + 1 : 1, at = block.random.below(blocks);
   while (std::gcd(step, blocks) != 1) ++step;
   bool ok = true;

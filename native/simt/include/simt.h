@@ -33,7 +33,8 @@ enum class Timing { early, late, mixed };
 struct Options {
   uint64_t seed = 1;
   Timing timing = Timing::mixed;
-  uint64_t ends = 0;  // of a grid with more blocks than twice this, only so many first and last ones run; 0: all run
+  uint64_t ends = 0;   // of a grid with more blocks than twice this, only so many first and last ones run; 0: all run
+  uint64_t whole = 0;  // but all of a grid of up to so many
 };
 Options& options();  // for the launches to come; begins as the environment says
 
