@@ -31,6 +31,13 @@ test("top_p keeps the fewest that reach it", () => {
   near(shares({ topP: 0.65 }), [0, 4 / 7, 0, 3 / 7]);
   near(shares({ topP: 0.75 }), [2 / 9, 4 / 9, 0, 3 / 9]);
 });
+test("of equals at the cut the lower ids are kept", () => {
+  const equals = Float32Array.of(1, 2, 1, 1);
+  const drawn = (o: Partial<SampleOptions>): Set<number> => new Set(Array.from({ length: 200 }, (_, place) => sampleToken(equals, { ...plain, ...o }, 0, place)));
+  expect(drawn({ topK: 3 })).toEqual(new Set([0, 1, 2]));
+  expect(drawn({ topP: 0.6 })).toEqual(new Set([0, 1])); // shares e / (e + 3) = 0.475, 0.175 each
+  expect(drawn({ topK: 2, topP: 0.3 })).toEqual(new Set([1]));
+});
 test("a draw depends on seed, sequence and place, and on nothing else", () => {
   const draws = (seed: number, sequence: number): string => Array.from({ length: 40 }, (_, place) => sampleToken(logits, { ...plain, seed }, sequence, place)).join("");
   expect(draws(7, 0)).toBe(draws(7, 0));
