@@ -77,7 +77,7 @@ int cpu_share() {
 void yield_to_others() {
 #if defined(__linux__)
   const char* wanted = std::getenv("ATTUNE_NICE");
-  [[maybe_unused]] const int now = nice(wanted != nullptr ? std::atoi(wanted) : 19);  // a thread's own, on Linux
+  [[maybe_unused]] const int now = nice(wanted != nullptr && *wanted != '\0' ? std::atoi(wanted) : 19);  // a thread's own, on Linux
 #endif
 }
 
