@@ -15,7 +15,7 @@ export interface SampleOptions {
 /** The token drawn for place `place` of sequence `sequence`: a function of the seed and those two alone. Ties go to the lower id. */
 export function sampleToken(logits: Float32Array, o: SampleOptions, sequence: number, place: number): number {
   let best = 0;
-  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]!) best = i;
+  for (let i = 1; i < logits.length; i++) if (logits[i]! > logits[best]! || Number.isNaN(logits[i])) best = i; // a NaN stays
   if (!Number.isFinite(logits[best])) throw new NumericError(`sequence ${sequence}: logits must be finite, got ${logits[best]} (its hidden states overflow: try another dtype)`);
   if (o.temperature === 0) return best;
   const top = logits[best]!;

@@ -1,7 +1,6 @@
 // The session's thread. See worker.h.
 #include "worker.h"
 
-#include <cstdlib>
 #if defined(__GLIBC__)
 #include <malloc.h>
 #endif

@@ -45,5 +45,6 @@ test("a draw depends on seed, sequence and place, and on nothing else", () => {
 });
 test("logits that are not finite are an error", () => {
   expect(() => sampleToken(Float32Array.of(NaN, 1), { ...plain, temperature: 0 }, 3, 0)).toThrow(NumericError);
+  for (const o of [{}, { temperature: 0 }, { topK: 2 }, { topP: 0.5 }]) expect(() => sampleToken(Float32Array.of(1, NaN, 2), { ...plain, ...o }, 3, 0)).toThrow(/got NaN/);
   expect(() => sampleToken(Float32Array.of(1, Infinity), plain, 3, 0)).toThrow(/sequence 3: logits must be finite, got Infinity/);
 });
