@@ -14,7 +14,7 @@ type Reply =
 /** An error as it travels. */
 interface Sent {
   readonly name: string;
-  /** Set on an AttuneError alone. */
+  /** Of an AttuneError (`ERR_LOSS`) or of a system's (`ENOSPC`); other errors have none. */
   readonly code: string | null;
   readonly message: string;
   readonly stack: string;
@@ -55,7 +55,7 @@ async function answer(call: number, work: () => unknown): Promise<void> {
     parentPort!.postMessage({ call, value } satisfies Reply, buffers);
   } catch (e) {
     const { name, message, stack = "" } = e instanceof Error ? e : new Error(String(e));
-    const code = e instanceof errors.AttuneError ? e.code : null;
+    const { code = null } = e as { readonly code?: string };
     parentPort!.postMessage({ call, error: { name, code, message, stack } } satisfies Reply);
   }
 }
@@ -68,7 +68,7 @@ export function note(message: unknown): void {
 function revive(sent: Sent): Error {
   const Class = (errors as unknown as Record<string, new (message: string, options: object) => Error>)[sent.name];
   if (sent.code !== null && Class && sent.name !== "AttuneError") return new Class(sent.message, { code: sent.code });
-  const error = new Error(sent.message);
+  const error = Object.assign(new Error(sent.message), sent.code !== null && { code: sent.code });
   error.stack = sent.stack;
   return error;
 }
@@ -142,5 +142,38 @@ export class Thread<F extends Functions> {
   #end(reason: Error): void {
     this.#ended ??= reason;
     for (const call of this.#calls.keys()) this.#settle(call, (c) => c.reject(this.#ended));
+  }
+}
+
+const IDLE_MS = 2000;
+
+/** One worker for many callers: started when it is wanted and ended when it has had nothing to do for a while, so nobody has to keep or close it. */
+export class SharedThread<F extends Functions> {
+  readonly #module: URL;
+  readonly #name: string;
+  #thread: Thread<F> | undefined;
+  #busy = 0;
+  #idle: NodeJS.Timeout | undefined;
+
+  constructor(module: URL, name: string) {
+    this.#module = module;
+    this.#name = name;
+  }
+
+  /** Calls a function of the worker. */
+  async call<K extends keyof F & string>(name: K, args: Parameters<F[K]>): Promise<Answer<ReturnType<F[K]>>> {
+    clearTimeout(this.#idle);
+    if (!this.#thread || this.#thread.ended) this.#thread = new Thread<F>(this.#module, { name: this.#name });
+    this.#busy++;
+    try {
+      return await this.#thread.call(name, args);
+    } finally {
+      if (--this.#busy === 0) this.#idle = setTimeout(() => this.#end(), IDLE_MS).unref();
+    }
+  }
+
+  #end(): void {
+    void this.#thread?.close();
+    this.#thread = undefined;
   }
 }

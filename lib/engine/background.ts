@@ -1,6 +1,5 @@
-// What is computed off the caller's thread: models opened, programs compiled (asked for by module and name, they come back as bytes). One
-// thread does it for all, started when it is wanted and ended when it has had nothing to do for a while, so nobody has to keep or close it.
-import { Thread } from "../thread.ts";
+// What is computed off the caller's thread, by one for all: models opened, programs compiled (asked for by module and name, they come back as bytes).
+import { SharedThread } from "../thread.ts";
 import type { OpenedModel } from "../io/model_folder.ts";
 import type { Graph } from "../ir/graph.ts";
 import type { Counts } from "../ir/types.ts";
@@ -12,27 +11,7 @@ export type { Compiled, InstructionCost } from "./worker.ts";
 export type ProgramName<M> = { [K in keyof M]: M[K] extends (...args: never[]) => Graph ? K : never }[keyof M] & string;
 export type ProgramArgs<M, K extends keyof M> = M[K] extends (...args: infer A) => Graph ? A : never;
 
-const IDLE_MS = 2000;
-let thread: Thread<BackgroundFunctions> | undefined;
-let busy = 0;
-let idle: NodeJS.Timeout | undefined;
-
-async function background<T>(work: (t: Thread<BackgroundFunctions>) => Promise<T>): Promise<T> {
-  clearTimeout(idle);
-  if (thread?.ended) thread = undefined;
-  thread ??= new Thread(new URL("./worker.js", import.meta.url), { name: "background" });
-  busy++;
-  try {
-    return await work(thread);
-  } finally {
-    if (--busy === 0) idle = setTimeout(end, IDLE_MS).unref();
-  }
-}
-
-function end(): void {
-  void thread?.close();
-  thread = undefined;
-}
+const background = new SharedThread<BackgroundFunctions>(new URL("./worker.js", import.meta.url), "background");
 
 /** The programs that a module traces. */
 export interface Programs<M> {
@@ -44,9 +23,9 @@ export interface Programs<M> {
 
 /** `module` is a file of attune's own, whose exported functions take plain data and trace a program each. */
 export const programsOf = <M>({ href }: URL): Programs<M> => ({
-  compile: (device, name, ...args) => background((t) => t.call("compile", [device, href, name, args])),
-  flops: (counts, name, ...args) => background((t) => t.call("flops", [href, name, args, counts])),
+  compile: (device, name, ...args) => background.call("compile", [device, href, name, args]),
+  flops: (counts, name, ...args) => background.call("flops", [href, name, args, counts]),
 });
 
 /** Opens and checks a model folder. Throws DataError. */
-export const openModel = (dir: string): Promise<OpenedModel> => background((t) => t.call("openModel", [dir]));
+export const openModel = (dir: string): Promise<OpenedModel> => background.call("openModel", [dir]);

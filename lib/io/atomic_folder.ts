@@ -1,8 +1,9 @@
 // Files and folders that appear whole or not at all: written under a temporary name, synced, renamed. A temporary name says which process owns it, so
 // that leftovers of a killed one can be told from another's work.
 import { randomBytes } from "node:crypto";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
+import { disk } from "./disk.ts";
 import { errorCode } from "./json.ts";
 import { sync, writeText, writing } from "./write.ts";
 
@@ -24,9 +25,9 @@ export async function writeWhole(path: string, text: string): Promise<void> {
   try {
     await writeText(draft, text);
     await sync(draft);
-    await writing(path, () => rename(draft, path));
+    await writing(path, () => disk.rename(draft, path));
   } catch (error) {
-    await rm(draft, { force: true }).catch(() => undefined);
+    await disk.remove(draft).catch(() => undefined);
     throw error;
   }
 }
@@ -38,7 +39,7 @@ export async function writeWhole(path: string, text: string): Promise<void> {
 export async function writeFolder(dir: string, write: (temporaryDir: string) => Promise<void>): Promise<void> {
   const draft = temporaryName(dir);
   try {
-    await writing(dir, () => mkdir(draft, { recursive: true }));
+    await writing(dir, () => disk.makeFolder(draft));
     await write(draft);
     await syncFolder(draft);
     await replace(draft, dir);
@@ -61,18 +62,18 @@ export async function writeInto(
 ): Promise<void> {
   const draft = temporaryName(join(dir, ".files"));
   try {
-    await writing(dir, () => mkdir(draft, { recursive: true }));
+    await writing(dir, () => disk.makeFolder(draft));
     await write(draft);
     await syncFolder(draft);
     await writing(dir, async () => {
       const names = await readdir(draft);
-      await rm(join(dir, options.last), { force: true });
+      await disk.remove(join(dir, options.last));
       for (const old of await readdir(dir)) {
-        if (options.stale.test(old) && !names.includes(old)) await rm(join(dir, old), { force: true });
+        if (options.stale.test(old) && !names.includes(old)) await disk.remove(join(dir, old));
       }
-      for (const name of names) if (name !== options.last) await rename(join(draft, name), join(dir, name));
+      for (const name of names) if (name !== options.last) await disk.rename(join(draft, name), join(dir, name));
       await sync(dir);
-      if (names.includes(options.last)) await rename(join(draft, options.last), join(dir, options.last));
+      if (names.includes(options.last)) await disk.rename(join(draft, options.last), join(dir, options.last));
     });
     await sync(dir);
   } finally {
@@ -88,7 +89,7 @@ async function syncFolder(dir: string): Promise<void> {
 async function replace(draft: string, dir: string): Promise<void> {
   const old = temporaryName(dir);
   const moved = await writing(dir, () =>
-    rename(dir, old).then(
+    disk.rename(dir, old).then(
       () => true,
       (error: unknown) => {
         if (errorCode(error) === "ENOENT") return false;
@@ -96,19 +97,19 @@ async function replace(draft: string, dir: string): Promise<void> {
       },
     ),
   );
-  await writing(dir, () => rename(draft, dir));
+  await writing(dir, () => disk.rename(draft, dir));
   if (moved) await removeQuietly(old);
 }
 
 /** Removes a folder so that a kill leaves either the whole of it or a temporary. Throws WriteError. */
 export async function removeFolder(dir: string): Promise<void> {
   const old = temporaryName(dir);
-  await writing(dir, () => rename(dir, old));
-  await writing(dir, () => rm(old, { recursive: true, force: true }));
+  await writing(dir, () => disk.rename(dir, old));
+  await writing(dir, () => disk.remove(old));
 }
 
 async function removeQuietly(dir: string): Promise<void> {
-  await rm(dir, { recursive: true, force: true }).catch(() => undefined);
+  await disk.remove(dir).catch(() => undefined);
 }
 
 /** Removes temporaries in `dir` whose process is gone, and returns their names. A missing `dir` has none. Throws WriteError. */
@@ -118,7 +119,7 @@ export async function removeDeadTemporaries(dir: string): Promise<string[]> {
     const match = temporary.exec(name);
     return match !== null && !isAlive(Number(match[2]), Number(match[3]));
   });
-  for (const name of dead) await writing(join(dir, name), () => rm(join(dir, name), { recursive: true, force: true }));
+  for (const name of dead) await writing(join(dir, name), () => disk.remove(join(dir, name)));
   return dead.map((name) => basename(name));
 }
 

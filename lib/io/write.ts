@@ -1,8 +1,9 @@
 // Writing files: system errors become WriteError (a run's disk is full, its folder is gone), and what is written can be made durable.
 import { existsSync } from "node:fs";
-import { access, constants, mkdir, open, stat, writeFile } from "node:fs/promises";
+import { access, constants, mkdir, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AttuneError, ConfigError, WriteError } from "../errors.ts";
+import { disk } from "./disk.ts";
 import { errorCode } from "./json.ts";
 
 const reasons: ReadonlyMap<string, string> = new Map([
@@ -31,19 +32,12 @@ export async function writing<T>(path: string, action: () => Promise<T>): Promis
 
 /** Writes a small file. Throws WriteError. */
 export async function writeText(path: string, text: string | Uint8Array): Promise<void> {
-  await writing(path, () => writeFile(path, text));
+  await writing(path, () => disk.write(path, text));
 }
 
 /** Makes a file's or folder's content survive a power cut. Throws WriteError. */
 export async function sync(path: string): Promise<void> {
-  await writing(path, async () => {
-    const handle = await open(path, "r");
-    try {
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-  });
+  await writing(path, () => disk.sync(path));
 }
 
 /** `mkdir -p`, a level at a time: Node's own recursion does not end where the file system takes no folder (/proc). */

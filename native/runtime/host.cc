@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <sstream>
@@ -78,6 +79,17 @@ void yield_to_others() {
 #if defined(__linux__)
   const char* wanted = std::getenv("ATTUNE_NICE");
   [[maybe_unused]] const int now = nice(wanted != nullptr && *wanted != '\0' ? std::atoi(wanted) : 19);  // a thread's own, on Linux
+#endif
+}
+
+void offer_cpu() {
+#if defined(__linux__)
+  constexpr int64_t kEvery = 200'000;  // ns; a call is 0.8 us, so 0.4% of the time at most
+  thread_local int64_t last = 0;
+  const int64_t now = std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+  if (now - last < kEvery) return;
+  last = now;
+  sched_yield();
 #endif
 }
 

@@ -11,6 +11,10 @@ int cpu_share();
 // steps back is ATTUNE_NICE, 19 where that is not set.
 void yield_to_others();
 
+// Lets a thread run that waits for this CPU; to be called between pieces of work. However nice this one is, Linux (EEVDF) does not pick another that
+// has just had its turn and was preempted before this one has run on to a tick (4 ms) or yields.
+void offer_cpu();
+
 // The most resident memory the process has had, in bytes.
 int64_t peak_rss();
 

@@ -7,13 +7,14 @@
 #include <cstring>
 #include <vector>
 
+#include "host.h"
 #include "session_loaded.h"
 
 namespace attune {
 
 namespace {
 
-constexpr int64_t kPiece = 1 << 20;  // elements
+constexpr int64_t kPiece = 1 << 16;  // elements: some 50 us, after which whoever waits for the CPU has it
 
 std::string code_name(int e) {
   switch (e) {
@@ -149,6 +150,7 @@ Status Session::read_files(const std::vector<FileSlice>& slices, const Cancel& c
     if (machine_) staged.resize(static_cast<size_t>(kPiece * width(b->type.dtype)));
     b->version() += 1;
     for (int64_t done = 0; done < total; done += kPiece) {
+      offer_cpu();
       if (cancel.load(std::memory_order_relaxed)) return stopped();
       const int64_t n = std::min(kPiece, total - done), at = first + done * width(b->type.dtype);
       uint8_t* to = machine_ ? staged.data() : b->memory.data() + at;
@@ -177,6 +179,7 @@ Status Session::write_files(const std::vector<FileSlice>& slices, const Cancel& 
     if (converts) piece.resize(static_cast<size_t>(kPiece * width(s.type)));
     if (machine_) staged.resize(static_cast<size_t>(kPiece * width(b->type.dtype)));
     for (int64_t done = 0; done < total; done += kPiece) {
+      offer_cpu();
       if (cancel.load(std::memory_order_relaxed)) return stopped();
       const int64_t n = std::min(kPiece, total - done), at = first + done * width(b->type.dtype);
       if (machine_) {

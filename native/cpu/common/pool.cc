@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <new>
@@ -33,17 +32,6 @@ void pause() {
 #elif defined(__aarch64__)
   asm volatile("yield");
 #endif
-}
-
-// Lets a thread run that waits for this CPU. However nice this one is, Linux (EEVDF) does not pick another that has just had its turn and was
-// preempted before this one has run on to a tick (4 ms) or yields.
-void offer_cpu() {
-  constexpr int64_t kEvery = 200'000;  // ns; a call is 0.8 us, so 0.4% of the time at most
-  thread_local int64_t last = 0;
-  const int64_t now = std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
-  if (now - last < kEvery) return;
-  last = now;
-  sched_yield();
 }
 
 class Threads final : public Pool {
