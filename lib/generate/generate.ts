@@ -130,7 +130,7 @@ export class Generator {
   /** Settles when the cache is free. */
   #free: Promise<void> = Promise.resolve();
   readonly #stops: ReadonlySet<number>;
-  #programs: { readonly sizes: CacheSizes; readonly tokens: number; readonly prefill: LoadedProgram; readonly decode: LoadedProgram } | undefined;
+  #programs: { readonly logits: Float32Array<SharedArrayBuffer>; readonly sizes: CacheSizes; readonly tokens: number; readonly prefill: LoadedProgram; readonly decode: LoadedProgram } | undefined;
 
   constructor(texts: Texts, ends: EndTokens, loaded: LoadedModel, owner: boolean) {
     this.#texts = texts;
@@ -227,18 +227,21 @@ export class Generator {
     if (old) for (const p of [old.prefill, old.decode]) await session.unload(p);
     const [prefill, decode] = [await session.load(programs[0].bytes), await session.load(programs[1].bytes)];
     if (!old && this.#owner) await readWeights(this.#loaded);
-    this.#programs = { sizes, tokens: room, prefill, decode };
+    const logits = new Float32Array(new SharedArrayBuffer(4 * sizes.slots * this.#loaded.model.config.vocabSize));
+    this.#programs = { logits, sizes, tokens: room, prefill, decode };
   }
 
   /** Prefill, then decode until every sequence is done; yields after each token. */
   async *#steps(sequences: readonly Sequence[], o: Draws): AsyncGenerator<void> {
     const { session } = this.#loaded;
-    const { prefill, decode, sizes } = this.#programs!;
+    const { prefill, decode, sizes, logits } = this.#programs!;
+    const into = { "outputs/logits": logits };
     const flat = sequences.flatMap((s, slot) => s.prompt.map((id, place) => ({ id, place, slot })));
     const ends: number[] = [];
     for (const s of sequences) ends.push((ends.at(-1) ?? 0) + s.prompt.length);
     const ints = (f: (t: (typeof flat)[number]) => number): Int32Array => Int32Array.from(flat, f);
-    const first = await session.run(prefill, {
+    await session.run(prefill, {
+      into,
       counts: { tokens: flat.length, sequences: sequences.length },
       inputs: {
         "inputs/ids": ints((t) => t.id),
@@ -250,14 +253,15 @@ export class Generator {
       },
       ...(o.signal && { signal: o.signal }),
     });
-    await this.#take(first["outputs/logits"] as Float32Array, sequences, o);
+    await this.#take(sequences, o);
     yield;
     while (sequences.some((s) => !s.done)) {
       o.signal?.throwIfAborted();
       const at = (f: (s: Sequence) => number, none: number): Int32Array =>
         Int32Array.from({ length: sizes.slots }, (_, i) => (sequences[i] && !sequences[i].done ? f(sequences[i]) : none));
       const pos = (s: Sequence): number => s.prompt.length + s.out.length - 1;
-      const out = await session.run(decode, {
+      await session.run(decode, {
+        into,
         inputs: {
           "inputs/ids": at((s) => s.out.at(-1)!, 0),
           "inputs/pos": at(pos, 0),
@@ -266,17 +270,17 @@ export class Generator {
         },
         ...(o.signal && { signal: o.signal }),
       });
-      await this.#take(out["outputs/logits"] as Float32Array, sequences, o);
+      await this.#take(sequences, o);
       yield;
     }
   }
 
-  async #take(logits: Float32Array, sequences: readonly Sequence[], o: Draws): Promise<void> {
+  async #take(sequences: readonly Sequence[], o: Draws): Promise<void> {
     const { temperature, topK, topP, seed } = o;
     const going = sequences.flatMap((s, row) => (s.done ? [] : [{ s, row }]));
     const draws = going.map(({ s, row }): Draw => ({ row, sequence: s.index, place: s.out.length }));
     const options = { temperature, topK, topP, seed };
-    const tokens = await this.#texts.call("sample", [logits, this.#loaded.model.config.vocabSize, draws, options], [logits.buffer as ArrayBuffer]);
+    const tokens = await this.#texts.call("sample", [this.#programs!.logits, this.#loaded.model.config.vocabSize, draws, options]);
     going.forEach(({ s }, i) => {
       const id = tokens[i]!;
       if (this.#stops.has(id)) s.done = "stop";

@@ -87,8 +87,10 @@ export interface Addon {
     inputNames: readonly string[],
     inputs: readonly HostArray[],
     outputNames: readonly string[],
+    /** For each output where it goes, or undefined; the caller holds on to it until the promise settles. */
+    into: readonly (HostArray | undefined)[],
     profile: boolean,
-  ): Promise<HostArray[]>;
+  ): Promise<(HostArray | number)[]>;
   profile(h: Handle, program: number, reset: boolean): Promise<Float64Array>;
   peak(h: Handle): Promise<Peak>;
   write(h: Handle, buffer: string, from: HostArray, rowStart: number): Promise<void>;

@@ -37,6 +37,11 @@ export interface RunOptions {
   readonly inputs?: Readonly<Record<string, HostArray>>;
   /** Buffers to copy out, by name. Default: all `outputs/` of the program. */
   readonly outputs?: readonly string[];
+  /**
+   * Where outputs go, by name, instead of into arrays of their own: views of shared memory with room for them. What is returned is the part in use.
+   * For outputs so large and frequent that collecting them would cost. Nobody reads or writes the view while the program runs.
+   */
+  readonly into?: Readonly<Record<string, HostArray>>;
   /** Time each instruction; read the sums with `profile`. */
   readonly profile?: boolean;
   /** Aborting stops before the next instruction and rejects with the signal's reason; buffers keep what was done. */
@@ -131,7 +136,7 @@ export class Session {
    */
   async run(program: LoadedProgram, options: RunOptions = {}): Promise<Record<string, HostArray>> {
     const id = this.own(program);
-    const { counts = {}, inputs = {}, profile = false } = options;
+    const { counts = {}, inputs = {}, into = {}, profile = false } = options;
     for (const name of Object.keys(counts)) {
       if (!program.dims.some((d) => d.name === name)) {
         const known = program.dims.map((d) => d.name).join(", ") || "none";
@@ -144,10 +149,15 @@ export class Session {
       return n;
     });
     const outputs = options.outputs ?? program.buffers.filter((b) => b.name.startsWith("outputs/")).map((b) => b.name);
+    for (const name of Object.keys(into)) {
+      if (!outputs.includes(name)) throw new ConfigError(`into: must name outputs of the run (${outputs.join(", ") || "none"}), got ${name}`);
+    }
+    const places = outputs.map((name) => into[name]);
     const arrays = await this.abortable(options, (token) =>
-      this.addon.run(this.handle, token, id, used, Object.keys(inputs), Object.values(inputs), outputs, profile),
+      this.addon.run(this.handle, token, id, used, Object.keys(inputs), Object.values(inputs), outputs, places, profile),
     );
-    return Object.fromEntries(outputs.map((name, i) => [name, arrays[i]!]));
+    const result = (a: HostArray | number, i: number): HostArray => (typeof a === "number" ? places[i]!.subarray(0, a) : a);
+    return Object.fromEntries(outputs.map((name, i) => [name, result(arrays[i]!, i)]));
   }
 
   /** Nanoseconds per instruction, summed over the runs with `profile` since the last reset. */

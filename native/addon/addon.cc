@@ -156,7 +156,7 @@ Napi::Value unload(const Info& info) {
   return act(info, w, 0, [id](Session& session, const Cancel&) { return session.unload(id); });
 }
 
-// run(handle, token, id, counts, inputNames, inputArrays, outputNames, profile) -> Promise<typed arrays, in that order>
+// run(handle, token, id, counts, inputNames, inputArrays, outputNames, into, profile) -> Promise<typed arrays, in that order>
 Napi::Value run(const Info& info) {
   const Napi::Env env = info.Env();
   Worker& w = open_worker_of(info);
@@ -172,9 +172,13 @@ Napi::Value run(const Info& info) {
   if (names.Length() != arrays.Length()) throw_bad(env, Fault::config, "inputs: as many names as arrays");
   for (uint32_t i = 0; i < names.Length(); ++i)
     request->inputs.push_back(host_arg(env, arrays.Get(i), text_arg(env, names.Get(i), "inputs")));
-  const Napi::Array wanted = array_arg(env, info[6], "outputs");
-  for (uint32_t i = 0; i < wanted.Length(); ++i) request->outputs.push_back(text_arg(env, wanted.Get(i), "outputs"));
-  request->profile = info[7].ToBoolean();
+  const Napi::Array wanted = array_arg(env, info[6], "outputs"), into = array_arg(env, info[7], "into");
+  if (wanted.Length() != into.Length()) throw_bad(env, Fault::config, "into: as many arrays, or none, as outputs");
+  for (uint32_t i = 0; i < wanted.Length(); ++i) {
+    request->outputs.push_back(text_arg(env, wanted.Get(i), "outputs"));
+    request->into.push_back(lent_arg(env, into.Get(i), request->outputs.back()));
+  }
+  request->profile = info[8].ToBoolean();
   c->work = [request, outputs](Session& session, const Cancel& cancel) { return session.run(*request, cancel, outputs.get()); };
   c->result = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array list = Napi::Array::New(e, outputs->size());

@@ -19,6 +19,27 @@ void check_attached(Napi::Env env, const Napi::TypedArray& array, const std::str
   if (detached) throw_bad(env, Fault::state, name + ": its array is detached (it was transferred to another thread)");
 }
 
+// What a typed array views; valid as long as its memory is.
+Lent view_arg(Napi::Env env, const Napi::Value& v, const std::string& name) {
+  const napi_typedarray_type kind = v.IsTypedArray() ? v.As<Napi::TypedArray>().TypedArrayType() : napi_bigint64_array;
+  Lent view;
+  if (kind == napi_float32_array) {
+    view.dtype = DType::f32;
+  } else if (kind == napi_int32_array) {
+    view.dtype = DType::i32;
+  } else if (kind == napi_uint16_array) {
+    view.dtype = DType::bf16;
+  } else {
+    throw_bad(env, Fault::config, name + ": must be a Float32Array, an Int32Array or (bfloat16 bits) a Uint16Array");
+  }
+  size_t length = 0;
+  void* data = nullptr;
+  napi_get_typedarray_info(env, v, nullptr, &length, &data, nullptr, nullptr);
+  view.data = static_cast<uint8_t*>(data);
+  view.bytes = static_cast<int64_t>(length) * width(view.dtype);
+  return view;
+}
+
 FileType file_type_arg(Napi::Env env, const Napi::Value& v) {
   const std::string s = text_arg(env, v, "fileDtype");
   if (s == "float32") return FileType::f32;
@@ -65,25 +86,19 @@ std::vector<uint8_t> bytes_arg(Napi::Env env, const Napi::Value& v, const char* 
 }
 
 HostArray host_arg(Napi::Env env, const Napi::Value& v, const std::string& name) {
-  const napi_typedarray_type kind = v.IsTypedArray() ? v.As<Napi::TypedArray>().TypedArrayType() : napi_bigint64_array;
-  DType dtype = DType::f32;
-  if (kind == napi_float32_array) {
-    dtype = DType::f32;
-  } else if (kind == napi_int32_array) {
-    dtype = DType::i32;
-  } else if (kind == napi_uint16_array) {
-    dtype = DType::bf16;
-  } else {
-    throw_bad(env, Fault::config, name + ": must be a Float32Array, an Int32Array or (bfloat16 bits) a Uint16Array");
-  }
-  const Napi::TypedArray a = v.As<Napi::TypedArray>();
-  check_attached(env, a, name);
-  size_t length = 0;
-  void* data = nullptr;
-  napi_get_typedarray_info(env, a, nullptr, &length, &data, nullptr, nullptr);
+  const Lent from = view_arg(env, v, name);
+  check_attached(env, v.As<Napi::TypedArray>(), name);
   HostArray out;
-  if (Status s = out.take(name, dtype, {static_cast<int64_t>(length)}, data); !s.ok()) throw error_of(env, s);
+  if (Status s = out.take(name, from.dtype, {from.bytes / width(from.dtype)}, from.data); !s.ok()) throw error_of(env, s);
   return out;
+}
+
+Lent lent_arg(Napi::Env env, const Napi::Value& v, const std::string& name) {
+  if (v.IsUndefined()) return {};
+  const Lent to = view_arg(env, v, name);
+  if (v.As<Napi::TypedArray>().Get("buffer").IsArrayBuffer())
+    throw_bad(env, Fault::config, name + ": its array must view a SharedArrayBuffer, got an ArrayBuffer (which could go away during the run)");
+  return to;
 }
 
 std::vector<FileSlice> slices_arg(Napi::Env env, const Napi::Value& v) {
@@ -111,6 +126,7 @@ std::vector<FileSlice> slices_arg(Napi::Env env, const Napi::Value& v) {
 }
 
 Napi::Value to_js(Napi::Env env, HostArray& array) {
+  if (array.lent.data) return Napi::Number::New(env, static_cast<double>(array.elements));
   const size_t bytes = static_cast<size_t>(array.bytes()), n = static_cast<size_t>(array.elements);
   Napi::ArrayBuffer memory;
   if (array.bytes() < kCopyBelow) {

@@ -256,8 +256,10 @@ Status Session::copy_inputs(Loaded& p, RunRequest& request) {
   return Status::good();
 }
 
-Status Session::make_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const {
-  const Tensor t = tensor_of(p.program.buffers[p.index_of(name)].type, counts, nullptr);
+Status Session::make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const {
+  const std::string& name = request.outputs[index];
+  const Tensor t = tensor_of(p.program.buffers[p.index_of(name)].type, request.counts, nullptr);
+  out->lent = request.into[index];
   return out->make(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank));
 }
 
@@ -336,8 +338,8 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   outputs->resize(request.outputs.size());
   for (size_t i = 0; i < request.outputs.size(); ++i) {
     HostArray& out = (*outputs)[i];
-    if (Status s = make_output(p, request.outputs[i], request.counts, &out); !s.ok()) return s;
-    if (Status s = get(*p.spaces[p.index_of(request.outputs[i])], 0, out.data.get(), out.bytes()); !s.ok()) return s;
+    if (Status s = make_output(p, request, i, &out); !s.ok()) return s;
+    if (Status s = get(*p.spaces[p.index_of(request.outputs[i])], 0, out.at(), out.bytes()); !s.ok()) return s;
   }
   return Status::good();
 }

@@ -36,6 +36,13 @@ struct BufferState {
   uint64_t& version() { return root().writes; }
 };
 
+// Memory of a caller that an output goes to; it stays until the run is over.
+struct Lent {
+  uint8_t* data = nullptr;  // null: the output has memory of its own
+  int64_t bytes = 0;
+  DType dtype = DType::f32;
+};
+
 // Elements in host memory on their way in or out. `shape` is what is in use.
 struct HostArray {
   std::string name;
@@ -43,10 +50,12 @@ struct HostArray {
   std::vector<int64_t> shape;
   std::unique_ptr<uint8_t[]> data;
   int64_t elements = 0;
+  Lent lent;  // instead of data
   int64_t bytes() const { return elements * width(dtype); }
+  uint8_t* at() const { return lent.data ? lent.data : data.get(); }
   // Becomes a copy of `from`; fails where there is no memory for it.
   Status take(const std::string& name, DType dtype, std::vector<int64_t> shape, const void* from);
-  // Room for the elements, content undefined.
+  // Room for the elements, content undefined; where something is lent, that must be room enough.
   Status make(const std::string& name, DType dtype, std::vector<int64_t> shape);
 };
 
@@ -66,6 +75,7 @@ struct RunRequest {
   std::vector<int64_t> counts;        // one per dim, in the program's order
   std::vector<HostArray> inputs;      // every inputs/ buffer, in-use elements
   std::vector<std::string> outputs;   // what to copy out, by name
+  std::vector<Lent> into;             // and where to, one for each
   bool profile = false;
 };
 
@@ -132,7 +142,7 @@ class Session {
   Status find(const std::string& name, BufferState** out) const;
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
-  Status make_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
+  Status make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, const std::vector<const HostArray*>& given);
   Status execute_recorded(Loaded& p, bool profile);

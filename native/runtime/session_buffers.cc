@@ -13,6 +13,11 @@ Status HostArray::make(const std::string& new_name, DType new_dtype, std::vector
   shape = std::move(new_shape);
   elements = 1;
   for (int64_t n : shape) elements *= n;
+  if (lent.data) {
+    if (lent.dtype == dtype && lent.bytes >= bytes()) return Status::good();
+    return Status::bad(Fault::shape, "output " + name + ": the array for it must have room for " + std::to_string(bytes()) + " bytes of " +
+                                         dtype_name(dtype) + ", got " + std::to_string(lent.bytes) + " of " + dtype_name(lent.dtype));
+  }
   data.reset(new (std::nothrow) uint8_t[static_cast<size_t>(bytes()) + 1]);
   if (!data)
     return Status::bad(Fault::memory, "buffer " + name + ": the system has no room for a copy of " +

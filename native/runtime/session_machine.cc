@@ -47,13 +47,13 @@ Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vecto
   bool any = false;
   for (size_t i = 0; i < outputs->size(); ++i) {
     HostArray& out = (*outputs)[i];
-    if (Status s = make_output(p, request.outputs[i], request.counts, &out); !s.ok()) return s;
+    if (Status s = make_output(p, request, i, &out); !s.ok()) return s;
     const BufferState& from = *p.spaces[p.index_of(out.name)];
     if (!counted_by_rows(from.type))
       return Status::bad(Fault::shape, "output " + out.name + ": only its first axis may be counted on this device, got " + from.type.text());
     any |= is_output(from);
     if (is_output(from)) continue;
-    if (Status s = machine_->queue_get(out.data.get(), from.memory.data(), out.bytes()); !s.ok()) return s;
+    if (Status s = machine_->queue_get(out.at(), from.memory.data(), out.bytes()); !s.ok()) return s;
   }
   if (any) {
     if (Status s = machine_->queue_get(p.outputs.host.data(), p.outputs.device.data(), p.outputs.bytes); !s.ok()) return s;
@@ -61,7 +61,7 @@ Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vecto
   if (Status s = machine_->finish(); !s.ok()) return s;
   for (HostArray& out : *outputs) {
     const BufferState& from = *p.spaces[p.index_of(out.name)];
-    if (is_output(from) && out.bytes() > 0) std::memcpy(out.data.get(), p.outputs.host.data() + p.place_of(from), static_cast<size_t>(out.bytes()));
+    if (is_output(from) && out.bytes() > 0) std::memcpy(out.at(), p.outputs.host.data() + p.place_of(from), static_cast<size_t>(out.bytes()));
   }
   return Status::good();
 }

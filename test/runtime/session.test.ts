@@ -87,6 +87,26 @@ describe("a program", () => {
     expect(await s.run(p, { inputs, outputs: ["inputs/a"] })).toEqual({ "inputs/a": Float32Array.of(1, 2) });
     expect(await s.run(p, { inputs, outputs: [] })).toEqual({});
   });
+  it("writes an output into shared memory that is lent to it, and returns the part in use", async () => {
+    const p = await s.load(addition({ name: "N", capacity: 8 }));
+    const lent = new Float32Array(new SharedArrayBuffer(4 * 8)).fill(7);
+    const three = Float32Array.of(1, 2, 3);
+    const out = await s.run(p, { counts: { N: 3 }, inputs: { "inputs/a": three, "inputs/b": three }, into: { "outputs/y": lent } });
+    expect([...out["outputs/y"]!]).toEqual([2, 4, 6]);
+    expect(out["outputs/y"]!.buffer).toBe(lent.buffer);
+    expect([...lent]).toEqual([2, 4, 6, 7, 7, 7, 7, 7]);
+  });
+  it("refuses memory that is too small, of another type, not shared, or for no output", async () => {
+    const p = await s.load(addition(3));
+    const three = Float32Array.of(1, 2, 3);
+    const given = (into: Record<string, Float32Array | Int32Array>): Promise<unknown> => s.run(p, { inputs: { "inputs/a": three, "inputs/b": three }, into });
+    const shared = new SharedArrayBuffer(12);
+    await expect(given({ "outputs/y": new Float32Array(shared, 0, 2) })).rejects.toThrow(/outputs\/y: the array for it must have room for 12 bytes of float32, got 8 of float32/);
+    await expect(given({ "outputs/y": new Int32Array(shared) })).rejects.toThrow(ShapeError);
+    await expect(given({ "outputs/y": new Float32Array(3) })).rejects.toThrow(/must view a SharedArrayBuffer, got an ArrayBuffer/);
+    await expect(given({ "inputs/a": new Float32Array(shared) })).rejects.toThrow(/into: must name outputs of the run \(outputs\/y\), got inputs\/a/);
+    expect([...new Float32Array(shared)]).toEqual([0, 0, 0]);
+  });
   it("can be unloaded, once", async () => {
     const before = s.bufferBytes;
     const p = await s.load(addition(1000));

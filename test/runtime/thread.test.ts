@@ -1,8 +1,9 @@
 // Calls to another thread: answers, errors as the classes they were, and how a thread ends.
 import { spawnSync } from "node:child_process";
+import { setTimeout as sleep } from "node:timers/promises";
 import { afterEach, describe, expect, test } from "vitest";
 import { AttuneError, NumericError, StateError } from "#lib/errors.js";
-import { Thread, type ThreadOptions } from "#lib/thread.js";
+import { SharedThread, Thread, type ThreadOptions } from "#lib/thread.js";
 import { root } from "./tools.ts";
 
 type Functions = {
@@ -11,6 +12,8 @@ type Functions = {
   length(x: Float32Array): number;
   refuse(): void;
   crash(): void;
+  read(path: string): void;
+  place(): number;
   fill(): void;
   wait(): Promise<void>;
 };
@@ -41,6 +44,10 @@ describe("a call", () => {
     const error = await thread().call("refuse", []).catch((e: unknown) => e);
     expect(error).toBeInstanceOf(NumericError);
     expect(error).toMatchObject({ code: "ERR_LOSS", message: "loss: must be finite, got NaN" });
+  });
+
+  test("rejects with a system's error and its code", async () => {
+    await expect(thread().call("read", ["/does/not/exist"])).rejects.toMatchObject({ code: "ENOENT" });
   });
 
   test("rejects with a plain error, its stack kept, where the worker has a bug", async () => {
@@ -74,6 +81,24 @@ describe("a thread", () => {
     const code = `const { Thread } = await import("#lib/thread.js");
       const t = new Thread(new URL(${JSON.stringify(module.href)}), { name: "test" });
       console.log(await t.call("add", [1, 2]));`;
+    const { stdout, status } = spawnSync(process.execPath, ["--input-type=module", "-e", code], { cwd: root, encoding: "utf8", timeout: 60_000 });
+    expect([stdout, status]).toEqual(["3\n", 0]);
+  });
+});
+
+describe("a shared thread", () => {
+  test("is one for all who call, and another after it has been idle", { timeout: 20_000 }, async () => {
+    const shared = new SharedThread<Functions>(module, "test");
+    const [a, b] = await Promise.all([shared.call("place", []), shared.call("place", [])]);
+    expect(b).toBe(a);
+    expect(await shared.call("place", [])).toBe(a);
+    await sleep(3000);
+    expect(await shared.call("place", [])).not.toBe(a);
+  });
+
+  test("does not keep the process alive", () => {
+    const code = `const { SharedThread } = await import("#lib/thread.js");
+      console.log(await new SharedThread(new URL(${JSON.stringify(module.href)}), "test").call("add", [1, 2]));`;
     const { stdout, status } = spawnSync(process.execPath, ["--input-type=module", "-e", code], { cwd: root, encoding: "utf8", timeout: 60_000 });
     expect([stdout, status]).toEqual(["3\n", 0]);
   });

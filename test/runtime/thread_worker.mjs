@@ -1,4 +1,6 @@
 // The worker that thread.test.ts calls.
+import { readFileSync } from "node:fs";
+import { threadId } from "node:worker_threads";
 import { NumericError } from "#lib/errors.js";
 import { Moved, note, serve } from "#lib/thread.js";
 
@@ -13,6 +15,8 @@ serve(
     refuse() {
       throw new NumericError("loss: must be finite, got NaN", { code: "ERR_LOSS" });
     },
+    read: (path) => void readFileSync(path),
+    place: () => threadId,
     crash: () => null.nothing,
     fill() {
       for (const all = []; ; ) all.push(Array.from({ length: 1e5 }, () => ({})));
