@@ -1,7 +1,7 @@
 // Files and folders that appear whole or not at all: written under a temporary name, synced, renamed. A temporary name says which process owns it, so
 // that leftovers of a killed one can be told from another's work.
 import { randomBytes } from "node:crypto";
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { disk } from "./disk.ts";
 import { errorCode } from "./json.ts";
@@ -39,7 +39,7 @@ export async function writeWhole(path: string, text: string): Promise<void> {
 export async function writeFolder(dir: string, write: (temporaryDir: string) => Promise<void>): Promise<void> {
   const draft = temporaryName(dir);
   try {
-    await writing(dir, () => disk.makeFolder(draft));
+    await writing(dir, () => mkdir(draft, { recursive: true }));
     await write(draft);
     await syncFolder(draft);
     await replace(draft, dir);
@@ -62,7 +62,7 @@ export async function writeInto(
 ): Promise<void> {
   const draft = temporaryName(join(dir, ".files"));
   try {
-    await writing(dir, () => disk.makeFolder(draft));
+    await writing(dir, () => mkdir(draft, { recursive: true }));
     await write(draft);
     await syncFolder(draft);
     await writing(dir, async () => {

@@ -1,8 +1,8 @@
 // Writes everything of a Hugging Face model folder but the weights' bytes: those the native session writes at the places returned here.
 // The base's own config fields and their spelling are kept, so that what loaded the base loads the result.
+import { copyFile, open } from "node:fs/promises";
 import { join } from "node:path";
 import { architectureOf, type Parameter, type TransformerConfig, type WeightDtype } from "../models/config.ts";
-import { disk } from "./disk.ts";
 import { isObject, readJson, type JsonFile } from "./json.ts";
 import { jsonText, withMember } from "./json_text.ts";
 import { modelCard, type CardFacts } from "./model_card.ts";
@@ -67,7 +67,15 @@ export function tensorSpecs(parameters: readonly Parameter[], dtype: WeightDtype
 export async function createShards(dir: string, shards: readonly Shard[]): Promise<void> {
   for (const shard of shards) {
     const path = join(dir, shard.file);
-    await writing(path, () => disk.create(path, shard.headerBytes, shard.size));
+    await writing(path, async () => {
+      const handle = await open(path, "w");
+      try {
+        await handle.write(shard.headerBytes, 0, shard.headerBytes.length, 0);
+        await handle.truncate(shard.size);
+      } finally {
+        await handle.close();
+      }
+    });
   }
 }
 
@@ -151,7 +159,7 @@ async function copyTokenizer(
       }
     }
     if (chatTemplate !== null && name.startsWith("chat_template.")) continue;
-    await writing(join(dir, name), () => disk.copy(join(from, name), join(dir, name)));
+    await writing(join(dir, name), () => copyFile(join(from, name), join(dir, name)));
   }
   if (chatTemplate !== null && !placed) await writeText(join(dir, "chat_template.jinja"), chatTemplate);
 }

@@ -1,6 +1,6 @@
 // Writing files: system errors become WriteError (a run's disk is full, its folder is gone), and what is written can be made durable.
 import { existsSync } from "node:fs";
-import { access, constants, mkdir, stat } from "node:fs/promises";
+import { access, constants, mkdir, stat, writeFile } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { AttuneError, ConfigError, WriteError } from "../errors.ts";
 import { disk } from "./disk.ts";
@@ -32,7 +32,7 @@ export async function writing<T>(path: string, action: () => Promise<T>): Promis
 
 /** Writes a small file. Throws WriteError. */
 export async function writeText(path: string, text: string | Uint8Array): Promise<void> {
-  await writing(path, () => disk.write(path, text));
+  await writing(path, () => writeFile(path, text));
 }
 
 /** Makes a file's or folder's content survive a power cut. Throws WriteError. */
