@@ -45,12 +45,15 @@ const MUTATIONS = [
   ["kernel: rms_norm without eps", "native/cpu/rms_norm.cc", "static_cast<double>(width) + a.eps)", "static_cast<double>(width))", "ops/conformance"],
   ["kernel: the window is one key too wide", "native/cpu/attention_part.inl", "less(set(pos[i]) - load(pos + j), set(window))", "less(set(pos[i]) - load(pos + j), set(window + 1))", "ops/conformance"],
   ["kernel: AdamW's eps stands inside the root", "native/cpu/adamw.cc", "mean / fma(sqrt(square), root, eps)", "mean / (sqrt(square + eps) * root)", "ops/conformance"],
+  ["queued runs share their pinned memory", "native/runtime/session_machine.cc", "p.runs++ % 2", "p.runs++ % 1", "cuda/queue"],
+  ["a queued run's outputs are read before they are there", "native/runtime/session_machine.cc", "if (Status s = turn.ended->wait(); !s.ok()) return s;", "", "cuda/queue"],
+  ["no micro-batch waits to take the place of one that is done", "lib/train/trainer.ts", "const AHEAD = 3;", "const AHEAD = 2;", "cuda/queue"],
 ];
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const copy = mkdtempSync(join(tmpdir(), "attune-mutations-"));
 process.on("exit", () => rmSync(copy, { recursive: true, force: true }));
-for (const part of ["package.json", "tsconfig.json", "vitest.config.ts", "binding.gyp", "README.md", "lib", "native", "scripts", "test", "docs", "examples", "build", "dist"])
+for (const part of ["package.json", "tsconfig.json", "vitest.config.ts", "binding.gyp", "README.md", "lib", "native", "scripts", "test", "docs", "examples", "build", "dist", "CMakeLists.txt"])
   cpSync(join(root, part), join(copy, part), { recursive: true, preserveTimestamps: true });
 symlinkSync(join(root, "node_modules"), join(copy, "node_modules"));
 

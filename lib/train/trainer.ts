@@ -35,8 +35,8 @@ interface RowsOfRun {
   readonly run: TaskRun;
 }
 
-/** Micro-batches that are queued at a time. */
-const AHEAD = 2;
+/** Micro-batches that are queued at a time: one computes, one stands behind it on the device, one waits to take the first one's place. */
+const AHEAD = 3;
 
 /** What one optimiser step is made of. */
 interface Batches {

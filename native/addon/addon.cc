@@ -180,6 +180,7 @@ Napi::Value run(const Info& info) {
   }
   request->profile = info[8].ToBoolean();
   c->work = [request, outputs](Session& session, const Cancel& cancel) { return session.run(*request, cancel, outputs.get()); };
+  c->end = [request, outputs](Session& session) { return session.end(*request, outputs.get()); };
   c->result = [outputs](Napi::Env e) -> Napi::Value {
     Napi::Array list = Napi::Array::New(e, outputs->size());
     for (uint32_t i = 0; i < outputs->size(); ++i) list.Set(i, to_js(e, (*outputs)[i]));

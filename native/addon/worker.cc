@@ -110,29 +110,39 @@ void Worker::measure() {
 
 void Worker::loop() {
   if (session_->device_total() == 0) yield_to_others();  // a GPU must not wait for it
+  std::unique_ptr<Command> begun;  // a run that is waited for once the next one is queued behind it, so that the device does not wait for the host
   for (;;) {
     std::unique_ptr<Command> command;
     {
       std::unique_lock<std::mutex> hold(mutex_);
-      wake_.wait(hold, [&] { return stopping_ || !queue_.empty(); });
-      if (stopping_) break;
-      command = std::move(queue_.front());
-      queue_.pop_front();
+      if (!begun) wake_.wait(hold, [&] { return stopping_ || !queue_.empty(); });
+      if (stopping_ && !begun) break;
+      if (!stopping_ && !queue_.empty()) {
+        command = std::move(queue_.front());
+        queue_.pop_front();
+      }
       running_ = command.get();
     }
+    if (begun && !(command && command->end)) conclude(std::move(begun));
+    if (!command) continue;
     if (command->cancel) {
       command->status = Status::bad(Fault::cancelled, "cancelled before it began");
     } else {
       command->status = command->work(*session_, command->cancel);
     }
-    measure();
     {
       std::lock_guard<std::mutex> hold(mutex_);
       running_ = nullptr;
       if (stopping_ && command->status.fault == Fault::cancelled)
         command->status = Status::bad(Fault::state, "session: closed while this ran");
     }
-    report(std::move(command));
+    if (begun) conclude(std::move(begun));
+    if (command->end && command->status.ok() && session_->queues()) {
+      begun = std::move(command);
+    } else {
+      measure();
+      report(std::move(command));
+    }
   }
   session_.reset();
 #if defined(__GLIBC__)
@@ -151,8 +161,15 @@ void Worker::loop() {
   }
 }
 
+void Worker::conclude(std::unique_ptr<Command> begun) {
+  begun->status = begun->end(*session_);
+  measure();
+  report(std::move(begun));
+}
+
 void Worker::report(std::unique_ptr<Command> command) {
-  command->work = nullptr;  // what it holds is freed here, off the JavaScript thread
+  command->work = nullptr;  // what these hold is freed here, off the JavaScript thread
+  command->end = nullptr;
   Command* raw = command.release();
   if (napi_call_threadsafe_function(reports_, raw, napi_tsfn_nonblocking) != napi_ok) delete raw;
 }

@@ -23,6 +23,7 @@ struct Command {
   Cancel cancel{false};
   Status status;
   std::function<Status(Session&, const Cancel&)> work;  // on the session's thread
+  std::function<Status(Session&)> end;  // of a run, which has only begun when `work` is done, where the device queues
   std::function<Napi::Value(Napi::Env)> result;         // on the JavaScript thread, after work succeeded
   Napi::Promise::Deferred deferred;
   Worker* worker = nullptr;
@@ -53,6 +54,7 @@ class Worker {
   Worker() = default;
   void loop();
   void measure();
+  void conclude(std::unique_ptr<Command> begun);
   void report(std::unique_ptr<Command> command);
   void finish(Napi::Env env, Command& command);
   static void settle(napi_env env, napi_value, void*, void* command);

@@ -146,6 +146,25 @@ class CudaRecording final : public Recording {
   bool listed_ = false;
 };
 
+class CudaMark final : public Mark {
+ public:
+  explicit CudaMark(Line& line) : line_(line) {}
+  ~CudaMark() override {
+    if (event_ != nullptr) cudaEventDestroy(event_);
+  }
+  Status set() override {
+    cudaError_t error = event_ ? cudaSuccess : cudaEventCreateWithFlags(&event_, cudaEventDisableTiming);
+    if (error == cudaSuccess) error = cudaEventRecord(event_, line_.stream);
+    return line_.told("event", error);
+  }
+  // Asks CUDA even of a device known to be lost, so that each run that was under way says what CUDA says.
+  Status wait() override { return event_ ? line_.told("run", cudaEventSynchronize(event_)) : Status::good(); }
+
+ private:
+  Line& line_;
+  cudaEvent_t event_ = nullptr;
+};
+
 class CudaMachine final : public Machine {
  public:
   static std::unique_ptr<Machine> open(std::string* why) {
@@ -198,6 +217,7 @@ class CudaMachine final : public Machine {
     if (Status s = line_.alive(); !s.ok()) return s;
     return line_.told("run", cudaStreamSynchronize(line_.stream));
   }
+  std::unique_ptr<Mark> mark() override { return std::make_unique<CudaMark>(line_); }
   std::string choices() const override { return line_.choices.text(); }
   bool adopt(const std::string& choices) override { return line_.choices.adopt(choices); }
   std::unique_ptr<Recording> record(std::vector<Call> calls) override { return std::make_unique<CudaRecording>(std::move(calls), line_); }

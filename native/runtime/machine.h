@@ -27,6 +27,14 @@ class Recording {
   virtual Status run(double* nanoseconds) = 0;
 };
 
+// A moment in what was queued.
+class Mark {
+ public:
+  virtual ~Mark() = default;
+  virtual Status set() = 0;   // behind all that is queued by now
+  virtual Status wait() = 0;  // until what lies before it is done, and no longer; says what went wrong. Never set: at once
+};
+
 class Machine {
  public:
   virtual ~Machine() = default;
@@ -35,10 +43,11 @@ class Machine {
   virtual Status put(void* device, const void* host, int64_t bytes) = 0;
   virtual Status get(void* host, const void* device, int64_t bytes) = 0;
   virtual Status zero(void* device, int64_t bytes) = 0;
-  // Queued: the host bytes must stay until `finish` ends, which waits for all that was queued and says what went wrong.
+  // Queued: the host bytes must stay until a mark behind it, or `finish`, was waited for. `finish` waits for all and says what went wrong.
   virtual Status queue_put(void* device, const void* host, int64_t bytes) = 0;
   virtual Status queue_get(void* host, const void* device, int64_t bytes) = 0;
   virtual Status finish() = 0;
+  virtual std::unique_ptr<Mark> mark() = 0;
   virtual std::unique_ptr<Recording> record(std::vector<Call> calls) = 0;
   // Host memory that queued copies read fastest from. Empty where there is none.
   virtual Memory staging(int64_t bytes) = 0;

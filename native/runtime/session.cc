@@ -248,7 +248,7 @@ Status Session::copy_inputs(Loaded& p, RunRequest& request) {
     if (buffers[i].own && given[i] == nullptr && starts_with(buffers[i].name, "inputs/"))
       return Status::bad(Fault::state, "input " + buffers[i].name + ": must be given with every run");
   }
-  if (machine_) return stage_inputs(p, given);
+  if (machine_) return stage_inputs(p, request, given);
   for (size_t i = 0; i < buffers.size(); ++i) {
     if (given[i] != nullptr && given[i]->elements > 0)
       std::memcpy(p.spaces[i]->memory.data(), given[i]->data.get(), static_cast<size_t>(given[i]->bytes()));
@@ -319,10 +319,10 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   if (machine_ && cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
   if (machine_) {
-    Status done = execute_recorded(p, request.profile);
-    if (done.ok()) done = unstage_outputs(p, request, outputs);
-    if (!done.ok()) (void)machine_->finish();  // before host memory is written again that a queued copy may still read
-    return done;
+    Status begun = execute_recorded(p, request.profile);
+    if (begun.ok()) begun = queue_outputs(p, request, outputs);
+    if (!begun.ok()) (void)machine_->finish();  // before host memory is written again that a queued copy may still read
+    return begun;
   }
   for (size_t i = 0; i < p.program.code.size(); ++i) {
     if (cancel.load(std::memory_order_relaxed))

@@ -77,6 +77,7 @@ struct RunRequest {
   std::vector<std::string> outputs;   // what to copy out, by name
   std::vector<Lent> into;             // and where to, one for each
   bool profile = false;
+  uint32_t turn = 0;  // set by `run`
 };
 
 using Cancel = std::atomic<bool>;
@@ -96,7 +97,11 @@ class Session {
   Status load(Program program, uint32_t* id);
   Status unload(uint32_t id);
   const Program* program(uint32_t id) const;
+  // Runs a program. Where the device `queues`, it has only begun when this returns, and `end` waits for it and fills the outputs: in the order in
+  // which they began, two of a program at a time.
   Status run(RunRequest& request, const Cancel& cancel, std::vector<HostArray>* outputs);
+  Status end(const RunRequest& request, std::vector<HostArray>* outputs);
+  bool queues() const { return machine_ != nullptr; }
   Status profile(uint32_t id, bool reset, std::vector<double>* nanoseconds) const;
 
   // Shared buffers, by name; rows as in FileSlice.
@@ -144,9 +149,9 @@ class Session {
   Status copy_inputs(Loaded& p, RunRequest& request);
   Status make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
-  Status stage_inputs(Loaded& p, const std::vector<const HostArray*>& given);
+  Status stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given);
   Status execute_recorded(Loaded& p, bool profile);
-  Status unstage_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
+  Status queue_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
 
   const Device* device_ = nullptr;
   std::unique_ptr<Machine> machine_;  // outlives all memory below; null where the device computes in host memory

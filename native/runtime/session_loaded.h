@@ -26,11 +26,18 @@ struct Session::Loaded {
   // On a device with memory of its own: the instructions' structs, the calls, and all inputs in one block, all outputs in another, so that
   // each travels in one copy, from and to host memory that is laid out alike.
   struct Block {
-    Memory device, host;
+    Memory device;
     int64_t bytes = 0;
     int64_t take(int64_t more) { return std::exchange(bytes, bytes + (more + 255) / 256 * 256); }
   };
   Block inputs, outputs;
+  // That host memory, of two runs that take turns: while the device works on one, the inputs of the other are written.
+  struct Turn {
+    Memory inputs, outputs;
+    std::unique_ptr<Mark> ended;
+  };
+  Turn turns[2];
+  uint32_t runs = 0;  // begun so far
   std::vector<std::unique_ptr<uint8_t[]>> args;
   std::unique_ptr<Recording> recording;
 

@@ -20,29 +20,33 @@ bool is_output(const BufferState& b) { return b.name.rfind("outputs/", 0) == 0; 
 
 }  // namespace
 
-// Every input at capacity, in one copy.
-Status Session::stage_inputs(Loaded& p, const std::vector<const HostArray*>& given) {
-  if (p.inputs.bytes == 0) return Status::good();
-  if (!p.inputs.host) p.inputs.host = machine_->staging(p.inputs.bytes);
-  if (!p.inputs.host) return no_room("inputs, pinned host memory", p.inputs.bytes, "less memory in use, or a smaller tokens_per_batch");
+// Every input at capacity, in one copy, from the host memory of the run before the last, which has ended.
+Status Session::stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given) {
+  request.turn = p.runs++ % 2;
+  Loaded::Turn& turn = p.turns[request.turn];
+  if (!turn.ended) {
+    turn.inputs = machine_->staging(p.inputs.bytes);
+    turn.outputs = machine_->staging(p.outputs.bytes);
+    if (!turn.inputs || !turn.outputs)
+      return no_room("inputs and outputs, pinned host memory", p.inputs.bytes + p.outputs.bytes, "less memory in use, or a smaller tokens_per_batch");
+    turn.ended = machine_->mark();
+  }
   for (size_t i = 0; i < given.size(); ++i) {
     if (given[i] == nullptr) continue;
     const Type& type = p.spaces[i]->type;
     if (!counted_by_rows(type))
       return Status::bad(Fault::shape, "input " + p.spaces[i]->name + ": only its first axis may be counted on this device, got " + type.text());
-    uint8_t* to = p.inputs.host.data() + p.place_of(*p.spaces[i]);
+    uint8_t* to = turn.inputs.data() + p.place_of(*p.spaces[i]);
     const size_t used = static_cast<size_t>(given[i]->bytes()), all = static_cast<size_t>(type.bytes());
     if (used > 0) std::memcpy(to, given[i]->data.get(), used);
     std::memset(to + used, type.dtype == DType::i32 ? 0xff : 0, all - used);
   }
-  return machine_->queue_put(p.inputs.device.data(), p.inputs.host.data(), p.inputs.bytes);
+  return machine_->queue_put(p.inputs.device.data(), turn.inputs.data(), p.inputs.bytes);
 }
 
-// What is wanted, in use, with one wait, which ends the run: outputs in one copy, and other buffers each in its own.
-Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs) {
-  if (!p.outputs.host && p.outputs.bytes > 0) p.outputs.host = machine_->staging(p.outputs.bytes);
-  if (!p.outputs.host && p.outputs.bytes > 0)
-    return no_room("outputs, pinned host memory", p.outputs.bytes, "less memory in use, or a smaller tokens_per_batch");
+// What is wanted, in use: outputs in one copy, and other buffers each in its own.
+Status Session::queue_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs) {
+  Loaded::Turn& turn = p.turns[request.turn];
   outputs->resize(request.outputs.size());
   bool any = false;
   for (size_t i = 0; i < outputs->size(); ++i) {
@@ -56,12 +60,18 @@ Status Session::unstage_outputs(Loaded& p, const RunRequest& request, std::vecto
     if (Status s = machine_->queue_get(out.at(), from.memory.data(), out.bytes()); !s.ok()) return s;
   }
   if (any) {
-    if (Status s = machine_->queue_get(p.outputs.host.data(), p.outputs.device.data(), p.outputs.bytes); !s.ok()) return s;
+    if (Status s = machine_->queue_get(turn.outputs.data(), p.outputs.device.data(), p.outputs.bytes); !s.ok()) return s;
   }
-  if (Status s = machine_->finish(); !s.ok()) return s;
+  return turn.ended->set();
+}
+
+Status Session::end(const RunRequest& request, std::vector<HostArray>* outputs) {
+  Loaded& p = *programs_.at(request.program);
+  const Loaded::Turn& turn = p.turns[request.turn];
+  if (Status s = turn.ended->wait(); !s.ok()) return s;
   for (HostArray& out : *outputs) {
     const BufferState& from = *p.spaces[p.index_of(out.name)];
-    if (is_output(from) && out.bytes() > 0) std::memcpy(out.at(), p.outputs.host.data() + p.place_of(from), static_cast<size_t>(out.bytes()));
+    if (is_output(from) && out.bytes() > 0) std::memcpy(out.at(), turn.outputs.data() + p.place_of(from), static_cast<size_t>(out.bytes()));
   }
   return Status::good();
 }

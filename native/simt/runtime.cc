@@ -69,6 +69,9 @@ Environment read_environment() {
   e.sms = static_cast<int>(number("ATTUNE_SIMT_SMS", 4));
   e.memory = number("ATTUNE_SIMT_MEMORY", e.memory);
   e.kernels = std::getenv("ATTUNE_SIMT_KERNELS") != nullptr;
+  e.graphs = std::getenv("ATTUNE_SIMT_GRAPHS") != nullptr;
+  const char* streams = std::getenv("ATTUNE_SIMT_STREAMS");
+  e.eager = streams != nullptr && std::strcmp(streams, "early") == 0;
   if (const char* fail = std::getenv("ATTUNE_SIMT_FAIL")) {
     const char* colon = std::strchr(fail, ':');
     const uint64_t nth = colon ? std::strtoull(colon + 1, nullptr, 0) : 1;

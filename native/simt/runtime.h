@@ -20,6 +20,8 @@ struct Environment {
   int capability = 90, sms = 4;
   uint64_t memory = uint64_t{16} << 30;
   bool kernels = false;  // each kernel that runs is a line of stderr
+  bool graphs = false;   // and so is each graph, when it is queued and when it is done
+  bool eager = false;    // streams do at once what they are given
   uint64_t fail_malloc = 0, fail_launch = 0, fail_lost = 0;  // the n-th from 1; 0 never
 };
 const Environment& environment();

@@ -1,5 +1,6 @@
 // Streams, events, graphs. Nothing runs when it is queued: a stream's work is done when someone waits for it, and then only as far as the wait
-// needs, so that a copy reads its source as late as the order allows.
+// needs, so that a copy reads its source as late as the order allows. With ATTUNE_SIMT_STREAMS=early all is done when it is queued, so that a copy
+// overwrites its destination as early as the order allows.
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -53,6 +54,7 @@ void enqueue(SimtStream& stream, Task task) {
     push(stream, [ticket = streams().legacy.issued] { run_until(streams().legacy, ticket); });
   }
   push(stream, std::move(task));
+  if (environment().eager) run_until(stream, stream.issued);
 }
 
 cudaError_t unsafe_in_capture(SimtStream& stream) {
@@ -311,9 +313,12 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const Lock lock(simt::device_lock());
   if (simt::stuck() != cudaSuccess) return answer(simt::stuck());
   if (!exec) return answer(cudaErrorInvalidValue);
-  simt::enqueue(stream_of(stream), [tasks = exec->tasks] {
+  const bool told = simt::environment().graphs;
+  if (told) std::fprintf(stderr, "simt: graph queued\n");
+  simt::enqueue(stream_of(stream), [tasks = exec->tasks, told] {
     for (const simt::Task& task : *tasks)
       if (simt::stuck() == cudaSuccess) task();
+    if (told) std::fprintf(stderr, "simt: graph done\n");
   });
   return cudaSuccess;
 }

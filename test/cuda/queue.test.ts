@@ -1,0 +1,34 @@
+// On a device that queues, a run's inputs are written and its calls queued while the run before it computes. The emulator does what is queued as late as
+// the order allows, or at once (ATTUNE_SIMT_STREAMS=early), and says when a graph is queued and when it is done.
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { root } from "../runtime/tools.ts";
+import { build, unbuildable } from "./build.ts";
+import { clean, env, prepare, run } from "./runs.ts";
+
+afterAll(clean);
+
+/** `q` for each graph that was queued, `d` for each that was done, in their order. */
+const graphs = (stderr: string): string => [...stderr.matchAll(/^simt: graph (.)/gm)].map((m) => m[1]).join("");
+
+describe.skipIf(unbuildable !== null)("runs that are queued", () => {
+  beforeAll(async () => {
+    build();
+    await prepare();
+  }, 600_000);
+
+  test.each(["late", "early"])("each have their own inputs and outputs, streams being %s", async (streams) => {
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, [join(root, "test/cuda/queue_child.mjs")], { env: { ...env, ATTUNE_SIMT_STREAMS: streams, ATTUNE_SIMT_GRAPHS: "1" } });
+    expect(JSON.parse(stdout)).toEqual([[0], [2], [4], [6], [8], [10]]);
+    expect(graphs(stderr)).toBe(streams === "late" ? "qqdqdqdqdd" : "qdqdqdqdqd"); // the first run is a list
+  });
+
+  test("are a step's micro-batches and its norm: while one computes, the next stands behind it", async () => {
+    const { code, stderr } = await run("queued", { max_steps: 2, batch_size: 6, tokens_per_batch: 64, env: { ATTUNE_SIMT_GRAPHS: "1" } });
+    expect(code, stderr).toBe(0);
+    // The first micro-batch, norm and update are lists; six micro-batches and a norm in the second step, whose update waits for the norm.
+    expect(graphs(stderr)).toBe("qqdqdqdqdd" + "qqdqdqdqdqdqdd" + "qd");
+  }, 120_000);
+});
