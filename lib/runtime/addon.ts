@@ -87,7 +87,8 @@ export interface Addon {
     inputNames: readonly string[],
     inputs: readonly HostArray[],
     outputNames: readonly string[],
-    profile: boolean,
+    /** 0 not, 1 each instruction as it comes, 2 among repeats of itself. */
+    timing: number,
   ): Promise<HostArray[]>;
   profile(h: Handle, program: number, reset: boolean): Promise<Float64Array>;
   peak(h: Handle): Promise<Peak>;

@@ -156,7 +156,7 @@ Napi::Value unload(const Info& info) {
   return act(info, w, 0, [id](Session& session, const Cancel&) { return session.unload(id); });
 }
 
-// run(handle, token, id, counts, inputNames, inputArrays, outputNames, profile) -> Promise<typed arrays, in that order>
+// run(handle, token, id, counts, inputNames, inputArrays, outputNames, timing) -> Promise<typed arrays, in that order>
 Napi::Value run(const Info& info) {
   const Napi::Env env = info.Env();
   Worker& w = open_worker_of(info);
@@ -174,7 +174,7 @@ Napi::Value run(const Info& info) {
     request->inputs.push_back(host_arg(env, arrays.Get(i), text_arg(env, names.Get(i), "inputs")));
   const Napi::Array wanted = array_arg(env, info[6], "outputs");
   for (uint32_t i = 0; i < wanted.Length(); ++i) request->outputs.push_back(text_arg(env, wanted.Get(i), "outputs"));
-  request->profile = info[7].ToBoolean();
+  request->timing = static_cast<Timing>(integer_arg(env, info[7], "timing", 0, 2));
   c->work = [request, outputs](Session& session, const Cancel& cancel) { return session.run(*request, cancel, outputs.get()); };
   c->end = [request, outputs](Session& session) { return session.end(*request, outputs.get()); };
   c->result = [outputs](Napi::Env e) -> Napi::Value {

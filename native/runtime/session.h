@@ -66,7 +66,7 @@ struct RunRequest {
   std::vector<int64_t> counts;        // one per dim, in the program's order
   std::vector<HostArray> inputs;      // every inputs/ buffer, in-use elements
   std::vector<std::string> outputs;   // what to copy out, by name
-  bool profile = false;
+  Timing timing = Timing::none;
   uint32_t turn = 0;  // set by `run`
 };
 
@@ -140,7 +140,7 @@ class Session {
   Status make_output(const Loaded& p, const std::string& name, const std::vector<int64_t>& counts, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given);
-  Status execute_recorded(Loaded& p, bool profile);
+  Status execute_recorded(Loaded& p, Timing timing);
   Status queue_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
 
   const Device* device_ = nullptr;
