@@ -5,7 +5,7 @@ import type { Compiled, InstructionCost } from "../engine/background.ts";
 import type { LoadedModel } from "../engine/model.ts";
 import { tokenInputs, type Outputs } from "../engine/scorer.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
-import type { LoadedProgram } from "../runtime/session.ts";
+import type { LoadedProgram, RunOptions } from "../runtime/session.ts";
 import { compile } from "./compile.ts";
 import type { LossSpec, Sizes } from "./programs.ts";
 
@@ -104,7 +104,7 @@ export class Micro {
   }
 
   /** Run one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
-  async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: { profile?: boolean; signal?: AbortSignal } = {}): Promise<Outputs> {
+  async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: Pick<RunOptions, "profile" | "signal"> = {}): Promise<Outputs> {
     if (options.profile) this.profiled++;
     const counts: Record<string, number> = { tokens: fed.micro.tokens };
     const inputs: Record<string, Int32Array | Float32Array> = { ...tokenInputs(fed.micro), "inputs/scale": Float32Array.of(scale), ...extra };
@@ -135,8 +135,8 @@ export class Engine {
   readonly training: Micro;
   /** Forward and loss alone, where the run evaluates. */
   readonly evaluation: Micro | undefined;
-  /** Time every instruction; `timings` reads the sums. */
-  profile = false;
+  /** Time every instruction, as RunOptions says; `timings` reads the sums. */
+  profile: NonNullable<RunOptions["profile"]> = false;
   readonly #norm: LoadedProgram;
   readonly #update: LoadedProgram;
   readonly #adam: AdamwOptions;
@@ -183,7 +183,7 @@ export class Engine {
     });
   }
 
-  /** Nanoseconds of each instruction of a step's three programs since `profile` was set, and what it does each time with every capacity in use. */
+  /** Nanoseconds of each instruction of a step's three programs while `profile` was set, and what it does each time with every capacity in use. */
   async timings(): Promise<Timing[]> {
     const rows: Timing[] = [];
     for (const [name, program, runs] of [["micro", this.training.program, this.training.profiled], ["norm", this.#norm, this.#profiled], ["update", this.#update, this.#profiled]] as const) {

@@ -1,5 +1,6 @@
 // What `attune profile` shows: where a run's time goes, by op and by shape, measured over real optimiser steps, beside the device's limit.
 import type { Peak } from "../runtime/addon.ts";
+import { deviceOf } from "../runtime/host.ts";
 import type { RunConfig, Task } from "./config.ts";
 import type { Timing } from "./engine.ts";
 import { Trainer, type Hooks } from "./trainer.ts";
@@ -51,18 +52,26 @@ function rowsOf(timings: readonly Timing[], steps: number, peak: Peak): Row[] {
 /**
  * Milliseconds of each op over `steps` optimiser steps (after one that is not counted), largest first: summed by op, then by shape with the rates that
  * they reach. `other_ms` is the rest of the real step. Rates count every capacity as in use: on a CPU, micro-batches that are not full reach less than
- * is shown. Without `graph`, on cuda, every run of a program is launched call by call, each in an NVTX range of its op and name.
+ * is shown. On a GPU each op is timed in a graph of repeats, in steps that follow the real ones by turns. Without `graph`, there, every run of a program
+ * is launched call by call, each in an NVTX range of its op and name and timed as it comes.
  */
 export async function profileRun(task: Task, config: RunConfig, options: { readonly steps: number; readonly graph: boolean }, hooks: Hooks): Promise<Profile> {
-  await using trainer = await Trainer.create(task, { ...config, maxSteps: options.steps + 1, evalDataset: null } as RunConfig, hooks, { named: !options.graph });
+  const apart = options.graph && !["cpu", "null"].includes(deviceOf(config.device));
+  const maxSteps = 1 + options.steps * (apart ? 2 : 1);
+  await using trainer = await Trainer.create(task, { ...config, maxSteps, evalDataset: null } as RunConfig, hooks, { named: !options.graph });
   await trainer.next();
-  trainer.engine.profile = true;
-  const start = performance.now();
+  let wall = 0;
   for (let i = 0; i < options.steps; i++) {
+    trainer.engine.profile = !apart;
+    const start = performance.now();
     await trainer.next();
+    wall += performance.now() - start;
+    if (apart) {
+      trainer.engine.profile = "repeats";
+      await trainer.next();
+    }
     hooks.onStage({ name: "profiling", done: i + 1, total: options.steps, unit: "steps" });
   }
-  const wall = performance.now() - start;
   const peak = await trainer.loaded.session.peak();
   const shapes = rowsOf(await trainer.engine.timings(), options.steps, peak);
   const byOp = new Map<string, { ms: number; calls: number }>();

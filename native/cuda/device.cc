@@ -1,11 +1,12 @@
 // The device `cuda`, and in the tests' build `simt`, its twin on the emulator: memory, copies, and recordings as CUDA graphs.
 // A recording's first run launches its list call by call, which loads every kernel and lets libraries choose; later runs replay a
-// graph captured from the same list, so both give the same bits. Profiled runs launch the list with an event after each call. After
-// `name_calls` every run launches the list, each call in an NVTX range of its op and name, for Nsight Systems.
+// graph captured from the same list, so both give the same bits. Timed runs launch the list with an event after each call, or each call in a
+// graph of repeats. After `name_calls` every run launches the list, each call in an NVTX range of its op and name, for Nsight Systems.
 // A kernel fails after its launch has returned, so an error of a run names no kernel; with ATTUNE_CUDA_BLOCKING=1 each is waited for and
 // the error names it. Most errors of a run lose the device for the whole process: every later call says so.
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <string>
@@ -66,6 +67,40 @@ struct Line {
 void free_device(void* data, int64_t) { cudaFree(data); }
 void free_pinned(void* data, int64_t) { cudaFreeHost(data); }
 
+// A copy of what a call changes, on the device or, where that has no room for it, in host memory.
+class Kept {
+ public:
+  Kept(const Call& call, Line& line) : line_(line), spans_(call.changed) {}
+  Status keep() {
+    for (const Span& s : spans_) {
+      void* place = nullptr;
+      const bool room = cudaMalloc(&place, static_cast<size_t>(s.bytes)) == cudaSuccess;
+      if (!room) cudaGetLastError();
+      copies_.push_back(room ? Memory::own(place, s.bytes, free_device) : Memory::allocate(s.bytes, false));
+      if (!copies_.back()) return Status::bad(Fault::memory, "profile: no room for " + std::to_string(s.bytes) + " bytes, a copy of what an instruction changes");
+      if (Status copied = copy(copies_.back().data(), s.data, s.bytes); !copied.ok()) return copied;
+    }
+    return Status::good();
+  }
+  Status put_back() {
+    for (size_t i = 0; i < spans_.size(); ++i)
+      if (Status s = copy(spans_[i].data, copies_[i].data(), spans_[i].bytes); !s.ok()) return s;
+    return line_.told("run", cudaStreamSynchronize(line_.stream));
+  }
+
+ private:
+  Status copy(void* to, const void* from, int64_t bytes) {
+    return line_.told("copy", cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDefault, line_.stream));
+  }
+  Line& line_;
+  const std::vector<Span>& spans_;
+  std::vector<Memory> copies_;
+};
+
+// Repeats of a call that are timed together: as many as take this long, within bounds.
+constexpr float kRepeatsMs = 2;
+constexpr int kFewest = 2, kMost = 100;
+
 class CudaRecording final : public Recording {
  public:
   CudaRecording(std::vector<Call> calls, Line& line) : calls_(std::move(calls)), line_(line) {}
@@ -74,42 +109,53 @@ class CudaRecording final : public Recording {
     for (cudaEvent_t e : events_) cudaEventDestroy(e);
   }
 
-  Status run(double* nanoseconds) override {
+  Status run(Timing timing, double* nanoseconds) override {
     if (Status s = line_.alive(); !s.ok()) return s;
-    if (nanoseconds != nullptr) return profile(nanoseconds);
+    if (timing == Timing::once) return profile(nanoseconds);
+    if (timing == Timing::repeats) {
+      for (size_t i = 0; i < calls_.size(); ++i)
+        if (Status s = repeat(calls_[i], &nanoseconds[i]); !s.ok()) return s;
+      listed_ = true;
+      return Status::good();
+    }
     if (!listed_ || line_.waits || line_.names) {
       const Status listed = list(nullptr, line_.waits);
       listed_ = listed.ok();
       return line_.looked_at(listed);
     }
     if (graph_ == nullptr) {
-      if (Status s = capture(); !s.ok()) return s;
+      if (Status s = capture([&] { return list(nullptr); }, &graph_); !s.ok()) return s;
     }
     return line_.told("graph", cudaGraphLaunch(graph_, line_.stream));
   }
 
  private:
+  Status launch(const Call& call, bool waits = false) {
+    const char* const op = kOps[call.opcode].name;
+    const cuda::Range range(line_.names, op, call.name);
+    cuda::Stream launches(line_.stream, line_.device);
+    launches.use_scratch(call.scratch);
+    launches.use_choices(&line_.choices);
+    launches.wait_for_each(waits);
+    cuda::run(call.opcode, call.args, launches);
+    return launches.ok() ? Status::good() : Status::bad(Fault::device, std::string(op) + " (" + call.name + "): " + launches.failure());
+  }
+
   // Launches every call, with an event before the first and after each where there are any.
   Status list(const std::vector<cudaEvent_t>* events, bool waits = false) {
     if (events != nullptr) cudaEventRecord((*events)[0], line_.stream);
     for (size_t i = 0; i < calls_.size(); ++i) {
-      const cuda::Range range(line_.names, kOps[calls_[i].opcode].name, calls_[i].name);
-      cuda::Stream launches(line_.stream, line_.device);
-      launches.use_scratch(calls_[i].scratch);
-      launches.use_choices(&line_.choices);
-      launches.wait_for_each(waits);
-      cuda::run(calls_[i].opcode, calls_[i].args, launches);
-      if (!launches.ok())
-        return Status::bad(Fault::device, std::string(kOps[calls_[i].opcode].name) + " (" + calls_[i].name + "): " + launches.failure());
+      if (Status s = launch(calls_[i], waits); !s.ok()) return s;
       if (events != nullptr) cudaEventRecord((*events)[i + 1], line_.stream);
     }
     const cudaError_t left = cudaGetLastError();
     return left == cudaSuccess ? Status::good() : Status::bad(Fault::device, std::string("launch: ") + cudaGetErrorName(left));
   }
 
-  Status capture() {
+  // The graph of what `work` launches.
+  template <class F> Status capture(F work, cudaGraphExec_t* out) {
     if (cudaError_t e = cudaStreamBeginCapture(line_.stream, cudaStreamCaptureModeThreadLocal); e != cudaSuccess) return line_.told("capture", e);
-    const Status listed = list(nullptr);
+    const Status listed = work();
     cudaGraph_t graph = nullptr;
     const cudaError_t ended = cudaStreamEndCapture(line_.stream, &graph);
     if (!listed.ok()) {
@@ -117,17 +163,58 @@ class CudaRecording final : public Recording {
       return line_.looked_at(listed);
     }
     if (ended != cudaSuccess) return line_.told("capture", ended);
-    const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
+    const cudaError_t made = cudaGraphInstantiate(out, graph, 0);
     cudaGraphDestroy(graph);
     return line_.told("graph", made);
   }
 
-  Status profile(double* nanoseconds) {
-    while (events_.size() < calls_.size() + 1) {
+  Status make_events(size_t count) {
+    while (events_.size() < count) {
       cudaEvent_t e = nullptr;
       if (cudaError_t error = cudaEventCreate(&e); error != cudaSuccess) return line_.told("event", error);
       events_.push_back(e);
     }
+    return Status::good();
+  }
+
+  // Milliseconds that the device takes for what `work` queues.
+  template <class F> Status timed(F work, float* milliseconds) {
+    if (Status s = make_events(2); !s.ok()) return s;
+    cudaEventRecord(events_[0], line_.stream);
+    if (Status s = work(); !s.ok()) return s;
+    cudaEventRecord(events_[1], line_.stream);
+    if (cudaError_t e = cudaEventSynchronize(events_[1]); e != cudaSuccess) return line_.told("run", e);
+    cudaEventElapsedTime(milliseconds, events_[0], events_[1]);
+    return Status::good();
+  }
+
+  // Adds what the call takes among repeats of itself in one graph. What it changes is put back outside of the timed span, and before it is
+  // launched as part of the run: whose bits are those of a run that was not timed.
+  Status repeat(const Call& call, double* nanoseconds) {
+    Kept kept(call, line_);
+    float alone = 0, together = 0;
+    Status s = kept.keep();
+    if (s.ok()) s = timed([&] { return line_.looked_at(launch(call, line_.waits)); }, &alone);  // which also loads its kernels and lets libraries choose
+    if (s.ok()) s = kept.put_back();
+    const int repeats = static_cast<int>(std::clamp(kRepeatsMs / alone, float{kFewest}, float{kMost}));
+    cudaGraphExec_t graph = nullptr;
+    const auto launches = [&] {
+      Status launched;
+      for (int i = 0; i < repeats && launched.ok(); ++i) launched = launch(call);
+      return launched;
+    };
+    if (s.ok()) s = capture(launches, &graph);
+    if (s.ok()) s = line_.told("graph", cudaGraphUpload(graph, line_.stream));
+    if (s.ok()) s = timed([&] { return line_.told("graph", cudaGraphLaunch(graph, line_.stream)); }, &together);
+    if (graph != nullptr) cudaGraphExecDestroy(graph);
+    if (s.ok()) s = kept.put_back();
+    if (s.ok()) s = line_.looked_at(launch(call));
+    *nanoseconds += 1e6 * static_cast<double>(together) / repeats;
+    return s;
+  }
+
+  Status profile(double* nanoseconds) {
+    if (Status s = make_events(calls_.size() + 1); !s.ok()) return s;
     listed_ = true;
     if (Status s = line_.looked_at(list(&events_)); !s.ok()) return s;
     if (cudaError_t e = cudaStreamSynchronize(line_.stream); e != cudaSuccess) return line_.told("run", e);

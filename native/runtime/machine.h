@@ -12,19 +12,28 @@
 
 namespace attune {
 
+struct Span {
+  void* data;
+  int64_t bytes;
+};
+
 // One instruction with its addresses: final, since a recording keeps them.
 struct Call {
   uint32_t opcode;
   const void* args;    // the op's struct; lives as long as the recording
   void* scratch;
   const char* name;    // for messages
+  std::vector<Span> changed;  // what it reads and writes anew, so that it cannot simply be repeated
 };
+
+// How the instructions of a run are timed: each as it comes, or among repeats of itself, where there is something that holds them together.
+enum class Timing { none, once, repeats };
 
 class Recording {
  public:
   virtual ~Recording() = default;
-  // Queues every call, in order. With `nanoseconds`, one per call, it waits and adds what each took.
-  virtual Status run(double* nanoseconds) = 0;
+  // Queues every call, in order. Timed, it waits and adds what each took to `nanoseconds`, one per call.
+  virtual Status run(Timing timing, double* nanoseconds) = 0;
 };
 
 // A moment in what was queued.

@@ -319,7 +319,7 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   if (machine_ && cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
   if (machine_) {
-    Status begun = execute_recorded(p, request.profile);
+    Status begun = execute_recorded(p, request.timing);
     if (begun.ok()) begun = queue_outputs(p, request, outputs);
     if (!begun.ok()) (void)machine_->finish();  // before host memory is written again that a queued copy may still read
     return begun;
@@ -327,7 +327,7 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
   for (size_t i = 0; i < p.program.code.size(); ++i) {
     if (cancel.load(std::memory_order_relaxed))
       return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
-    if (!request.profile) {
+    if (request.timing == Timing::none) {
       execute(p, i, request.counts);
     } else {
       const auto start = std::chrono::steady_clock::now();

@@ -76,7 +76,7 @@ struct RunRequest {
   std::vector<HostArray> inputs;      // every inputs/ buffer, in-use elements
   std::vector<std::string> outputs;   // what to copy out, by name
   std::vector<Lent> into;             // and where to, one for each
-  bool profile = false;
+  Timing timing = Timing::none;
   uint32_t turn = 0;  // set by `run`
 };
 
@@ -150,7 +150,7 @@ class Session {
   Status make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const;
   void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given);
-  Status execute_recorded(Loaded& p, bool profile);
+  Status execute_recorded(Loaded& p, Timing timing);
   Status queue_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
 
   const Device* device_ = nullptr;

@@ -16,6 +16,22 @@ bool counted_by_rows(const Type& t) {
   return true;
 }
 
+// Of the tensors, `inputs` first: what lies where an input lies.
+std::vector<Span> written_over(const Tensor* tensors, size_t inputs, size_t all) {
+  std::vector<Span> spans;
+  for (size_t o = inputs; o < all; ++o) {
+    const auto* const to = static_cast<const uint8_t*>(tensors[o].data);
+    const int64_t bytes = tensors[o].bytes();
+    bool over = false;
+    for (size_t i = 0; i < inputs; ++i) {
+      const auto* const from = static_cast<const uint8_t*>(tensors[i].data);
+      over |= from && from < to + bytes && to < from + tensors[i].bytes();
+    }
+    if (over && bytes > 0) spans.push_back({tensors[o].data, bytes});
+  }
+  return spans;
+}
+
 bool is_output(const BufferState& b) { return b.name.rfind("outputs/", 0) == 0; }
 
 }  // namespace
@@ -76,7 +92,7 @@ Status Session::end(const RunRequest& request, std::vector<HostArray>* outputs) 
   return Status::good();
 }
 
-Status Session::execute_recorded(Loaded& p, bool profile) {
+Status Session::execute_recorded(Loaded& p, Timing timing) {
   const Program& program = p.program;
   if (!p.recording) {
     std::vector<int64_t> capacities;
@@ -94,7 +110,8 @@ Status Session::execute_recorded(Loaded& p, bool profile) {
       p.args.emplace_back(new uint8_t[kMaxArgs]);
       fill_args(code, tensors, p.args.back().get());
       void* scratch = code.scratch_bytes > 0 ? arena_.data() + code.scratch_offset : nullptr;
-      calls.push_back({code.opcode, p.args.back().get(), scratch, code.name.c_str()});
+      const size_t inputs = static_cast<size_t>(kOps[code.opcode].inputs + kOps[code.opcode].optionals);
+      calls.push_back({code.opcode, p.args.back().get(), scratch, code.name.c_str(), written_over(tensors, inputs, code.slots.size())});
     }
     p.recording = machine_->record(std::move(calls));
   }
@@ -103,7 +120,7 @@ Status Session::execute_recorded(Loaded& p, bool profile) {
     for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < code.slots.size(); ++i)
       if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version() += 1;
   }
-  return p.recording->run(profile ? p.nanoseconds.data() : nullptr);
+  return p.recording->run(timing, p.nanoseconds.data());
 }
 
 }  // namespace attune

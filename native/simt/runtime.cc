@@ -102,7 +102,7 @@ void get_stuck(cudaError_t error) {
   if (stuck_with == cudaSuccess) stuck_with = error;
 }
 cudaError_t answer(cudaError_t error) {
-  if (error == cudaSuccess) error = stuck_with;
+  if (stuck_with != cudaSuccess && (error == cudaSuccess || error == cudaErrorNotReady)) error = stuck_with;
   if (error != cudaSuccess && error != cudaErrorNotReady) last_error = error;
   return error;
 }
