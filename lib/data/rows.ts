@@ -69,24 +69,28 @@ export async function* readRows(path: string, onBytes?: OnBytes): AsyncGenerator
   const file = basename(path);
   const lines = readLines(path, file, onBytes);
   let row = 0;
-  for (;;) {
-    const next = await lines.next(false);
-    if (next.done) return;
-    const { line, text } = next.value;
-    const trimmed = text.trimStart();
-    if (trimmed === "") continue;
-    if (row === 0 && trimmed.startsWith("[")) {
-      const rest = await lines.next(true);
-      if (!rest.done) yield* arrayRows(text + "\n" + rest.value.text, file, line);
-      return;
+  try {
+    for (;;) {
+      const next = await lines.next(false);
+      if (next.done) return;
+      const { line, text } = next.value;
+      const trimmed = text.trimStart();
+      if (trimmed === "") continue;
+      if (row === 0 && trimmed.startsWith("[")) {
+        const rest = await lines.next(true);
+        if (!rest.done) yield* arrayRows(text + "\n" + rest.value.text, file, line);
+        return;
+      }
+      let value: Json;
+      try {
+        value = parseJson(text);
+      } catch (e) {
+        throw rowError(file, line, e);
+      }
+      yield { row: row++, line, value: asObject(value, file, line) };
     }
-    let value: Json;
-    try {
-      value = parseJson(text);
-    } catch (e) {
-      throw rowError(file, line, e);
-    }
-    yield { row: row++, line, value: asObject(value, file, line) };
+  } finally {
+    await lines.return(); // closes the file, also where a row is wrong or nobody wants more
   }
 }
 

@@ -1,11 +1,12 @@
 // Reading data files: JSON lines and JSON arrays, numbers kept as written, errors with file and line.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { JsonError, fromJs, parseJson } from "#lib/data/json.js";
 import type { Json } from "#lib/data/json.js";
+import { DataError } from "#lib/errors.js";
 import { readRows } from "#lib/data/rows.js";
 import type { Row } from "#lib/data/rows.js";
 
@@ -18,6 +19,14 @@ async function rowsOf(bytes: string | Uint8Array, name = "data.jsonl"): Promise<
   const out: Row[] = [];
   for await (const row of readRows(path)) out.push(row);
   return out;
+}
+/** What a descriptor of this process stands for; nothing where it is closed by now. */
+function linkOf(fd: string): string {
+  try {
+    return readlinkSync(join("/proc/self/fd", fd));
+  } catch {
+    return "";
+  }
 }
 const values = async (bytes: string | Uint8Array): Promise<unknown> =>
   (await rowsOf(bytes)).map((r) => r.value.get("a"));
@@ -70,6 +79,13 @@ describe("JSON lines", () => {
     expect(await rowsOf("")).toEqual([]);
   });
 
+  it.runIf(existsSync("/proc/self/fd"))("leave no file open, where a row is wrong or the reader stops", async () => {
+    const open = (): string[] => readdirSync("/proc/self/fd").flatMap((fd) => (linkOf(fd).startsWith(folder) ? [linkOf(fd)] : []));
+    await expect(rowsOf('{"a": 1}\n{"a": \n')).rejects.toThrow(DataError);
+    await expect(rowsOf('{"a": 1}\n[1]\n')).rejects.toThrow(DataError);
+    for await (const row of readRows(join(folder, "data.jsonl"))) if (row.row === 0) break;
+    await expect.poll(open).toEqual([]); // closing is under way
+  });
   it("must be a file that can be read", async () => {
     const read = async (): Promise<void> => {
       for await (const _ of readRows(join(folder, "missing.jsonl")));
