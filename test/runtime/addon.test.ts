@@ -66,7 +66,7 @@ describe("the addon", () => {
       }
     }
     expect(thrown).toBeGreaterThan(1000);
-    await addon.run(h, 1, id, [], [], [], [], false);
+    await addon.run(h, 1, id, [], [], [], [], 0);
     await addon.close(h);
   });
 });
