@@ -32,11 +32,12 @@ describe.skipIf(unbuildable !== null)("runs that are queued", () => {
   });
 
   test("are a step's micro-batches and its norm: while one computes, the next stands behind it", async () => {
-    const { code, stderr } = await run("queued", { max_steps: 2, batch_size: 6, tokens_per_batch: 64, env: { ATTUNE_SIMT_GRAPHS: "1" } });
+    const { code, stderr } = await run("queued", { headSize: 32, max_steps: 4, batch_size: 8, tokens_per_batch: 64, env: { ATTUNE_SIMT_GRAPHS: "1" } });
     expect(code, stderr).toBe(0);
-    // The first micro-batch, norm and update are lists; the second step has six micro-batches and a norm, and its update waits for that.
-    const [ideal, seen] = ["qqdqdqdqdd" + "qqdqdqdqdqdqdd" + "qd", graphs(stderr)];
-    expect(seen.length).toBe(ideal.length);
-    expect(idle(seen), seen).toBeLessThanOrEqual(idle(ideal) + 2); // on a busy machine JavaScript may come late now and then
+    const seen = graphs(stderr); // seven or eight micro-batches a step; the first of all, the first norm and the first update are lists
+    expect(seen.length).toBeGreaterThan(2 * 30);
+    // The update waits for the norm's value, and the next step for the update: 1 time in the first step and 2 in each other. On a busy machine
+    // JavaScript may come late now and then; if runs did not overlap it would be all 35.
+    expect(idle(seen), seen).toBeLessThanOrEqual(7 + 8);
   }, 120_000);
 });
