@@ -27,8 +27,13 @@ describe.skipIf(unbuildable !== null)("runs that are queued", () => {
 
   test.each(["late", "early"])("each have their own inputs and outputs, streams being %s", async (streams) => {
     const { stdout, stderr } = await promisify(execFile)(process.execPath, [join(root, "test/cuda/queue_child.mjs")], { env: { ...env, ATTUNE_SIMT_STREAMS: streams, ATTUNE_SIMT_GRAPHS: "1" } });
-    expect(JSON.parse(stdout)).toEqual([[0], [2], [4], [6], [8], [10]]);
-    expect(graphs(stderr)).toBe(streams === "late" ? "qqdqdqdqdd" : "qdqdqdqdqd"); // the first run is a list
+    const { whole, aborted, closed } = JSON.parse(stdout) as Record<string, string[]>;
+    expect(whole).toEqual(["0", "2", "4", "6", "8", "10"]);
+    expect(graphs(stderr).slice(0, 10)).toBe(streams === "late" ? "qqdqdqdqdd" : "qdqdqdqdqd"); // the first run is a list
+    expect(aborted).toEqual(["0", "2", "4", "6", "aborted", "10"]);
+    const begun = closed!.filter((r) => !r.startsWith("StateError: session: closed before this began"));
+    expect(begun).toEqual(whole!.slice(0, begun.length)); // what is under way ends
+    expect([2, 3, 4]).toContain(begun.length);
   });
 
   test("are a step's micro-batches and its norm: while one computes, the next stands behind it", async () => {
