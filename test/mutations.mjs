@@ -48,7 +48,7 @@ const MUTATIONS = [
   ["queued runs share their pinned memory", "native/runtime/session_machine.cc", "p.runs++ % 2", "p.runs++ % 1", "cuda/queue"],
   ["a queued run's outputs are read before they are there", "native/runtime/session_machine.cc", "if (Status s = turn.ended->wait(); !s.ok()) return s;", "", "cuda/queue"],
   ["what a timed op changed is not put back", "native/cuda/device.cc", "for (size_t i = 0; i < spans_.size(); ++i)", "for (size_t i = spans_.size(); i < spans_.size(); ++i)", "cuda/profile"],
-  ["no micro-batch waits to take the place of one that is done", "lib/train/trainer.ts", "const AHEAD = 3;", "const AHEAD = 2;", "cuda/queue"],
+  ["no micro-batch stands behind the one that computes", "lib/train/trainer.ts", "const AHEAD = 3;", "const AHEAD = 1;", "cuda/queue"],
 ];
 
 const root = fileURLToPath(new URL("..", import.meta.url));

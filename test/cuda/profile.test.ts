@@ -44,6 +44,14 @@ describe.skipIf(unbuildable !== null)("a profile", () => {
     expect({ losses, hashes }).toEqual({ losses: plain.losses, hashes: plain.hashes });
   }, 120_000);
 
+  test.each([
+    ["lost:500", /DeviceError: run: simt says cudaErrorLaunchFailure, .*; the device is lost to this process/],
+    ["launch:500", /DeviceError: \w+ \([\w./]+\): \w+: cudaErrorLaunchOutOfResources/],
+  ])("whose repeats fail (%s) says which error it was", async (fail, said) => {
+    expect((await steps(false, { ATTUNE_SIMT_FAIL: fail })).hashes).toEqual(plain.hashes); // as many kernels are in the repeats alone
+    await expect(steps("repeats", { ATTUNE_SIMT_FAIL: fail })).rejects.toThrow(said);
+  }, 120_000);
+
   test("shows the sum of its ops beside the real step, and the rest", async () => {
     const way = { headSize: 32, batch_size: 2 };
     const { step_ms, ops_ms, other_ms, ops, shapes } = await command<Record<"step_ms" | "ops_ms" | "other_ms", number> & Record<"ops" | "shapes", { ms: number; calls: number; op: string }[]>>("profile", way, "--steps", "1");

@@ -1,4 +1,5 @@
-// Runs of one program on the emulator, all asked for while the first computes, each with an input of its own; prints what each gave, as JSON.
+// Runs of one program on the emulator, all asked for while the first computes, each with an input of its own: left alone, one of them aborted, the session
+// closed. Prints what each gave, as JSON.
 import "#lib/ops/index.js";
 import { kernelOps } from "#lib/ir/op.js";
 import { type } from "#lib/ir/types.js";
@@ -17,6 +18,20 @@ const bytes = encode({ dims: [], buffers: new Map(Object.entries(types)), instru
 
 const session = Session.create({ device: "simt" });
 const program = await session.load(bytes);
-const outputs = await Promise.all(Array.from({ length: 6 }, (_, i) => session.run(program, { inputs: { "inputs/x": new Float32Array(64).fill(i) } })));
+/** Six runs, and what each gave: the element that all of its output are, or its error. */
+function runs(signals = {}) {
+  const begun = Array.from({ length: 6 }, (_, i) => session.run(program, { inputs: { "inputs/x": new Float32Array(64).fill(i) }, signal: signals[i] }));
+  return begun.map((r) => r.then((o) => [...new Set(o["outputs/y"])].join(), String));
+}
+const whole = await Promise.all(runs());
+
+const way = new AbortController();
+const stopped = runs({ 4: way.signal });
+await stopped[1];
+way.abort("aborted"); // two others are under way
+const aborted = await Promise.all(stopped);
+
+const ended = runs();
+await ended[1];
 await session.close();
-console.log(JSON.stringify(outputs.map((o) => [...new Set(o["outputs/y"])])));
+console.log(JSON.stringify({ whole, aborted, closed: await Promise.all(ended) }));

@@ -112,7 +112,7 @@ describe.skipIf(unbuildable !== null)("native/cuda on the emulator", () => {
     const named = await ranges("--no-graph");
     expect(named).toContain("simt: range attention layers.1/attention");
     expect(named.filter((l) => l.startsWith("simt: range rope_table"))).toHaveLength(2); // one micro-batch of each of two steps
-  }, 60_000);
+  }, 120_000);
 
   test("the device's memory is a run's limit: plan says so, and what does not fit is refused before it begins", async () => {
     const small = { tokens_per_batch: 8192, env: { ATTUNE_SIMT_MEMORY: String(2 ** 24) } };
