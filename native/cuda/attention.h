@@ -104,6 +104,7 @@ struct TileTable {
   int32_t* order;    // (outer tiles): those with most of them first
   int32_t outer_rows, inner_rows;
   bool outer_is_query;
+  bool never_empty;  // of queries: the tile on the diagonal is walked even where it holds no visible pair
 };
 
 // dS (queries, keys) in bf16, kept for the tiles of 64 queries at or beyond the diagonal of tiles of 128 keys. In a tile the 16

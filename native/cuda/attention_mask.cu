@@ -96,6 +96,7 @@ __device__ void fill_row(const MaskWork& w, const TileTable& table, int32_t tile
         any = any && q.pos_low - k.pos_high < w.mask.window;
         all = all && q.pos_high - k.pos_low < w.mask.window;
       }
+      any = any || (table.never_empty && key <= outer && outer < key + key_rows);
     }
     const TileWord word = {__ballot_sync(kAllLanes, any), __ballot_sync(kAllLanes, all)};
     visible += __popc(word.any);
@@ -177,15 +178,15 @@ void AttentionPlan::lay_out(uint8_t* scratch, bool backward, bool backward_wgmma
   scale2 = scale * 1.44269504f;
   padded = round_up(rows, kRowPadding);
   Pieces pieces{scratch};
-  auto table = [&](int32_t outer, int32_t inner, bool outer_is_query) {
+  auto table = [&](int32_t outer, int32_t inner, bool outer_is_query, bool never_empty = false) {
     const int64_t tiles = ceil_div(rows, outer), words = ceil_div(ceil_div(rows, inner), 32);
     return TileTable{pieces.take<TileWord>(tiles * words), pieces.take<int32_t>(tiles), pieces.take<int32_t>(tiles), outer, inner,
-                     outer_is_query};
+                     outer_is_query, never_empty};
   };
   end = pieces.take<int32_t>(padded);
   pos = pieces.take<int32_t>(window ? padded : 0);
   bounds = pieces.take<Bounds>(padded / kMaskBlock);
-  by_query = table(backward ? 128 : forward_queries(size), 128, true);
+  by_query = table(backward ? 128 : forward_queries(size), 128, true, !backward);
   by_key = backward ? table(128, 64, false) : TileTable{};
   by_narrow_query = backward ? table(64, 128, true) : TileTable{};
   stats = pieces.take<QueryStats>(backward ? heads * head_stats() : 0);

@@ -3,10 +3,10 @@
 // the softmax of this one runs, and the two consumers take turns with the tensor cores.
 // tiling: a block has 128 queries of one head (192 at head size 64), 64 a consumer, and walks the tiles of 128 keys that hold a
 // visible pair, last first; only tiles on the mask's edge test elements. There are as many blocks as multiprocessors, and each is
-// dealt such items, longest first: the producer brings the next item's tiles while the consumers finish this one's, and y leaves
-// by TMA under the next item. The heads of a tile are neighbours, so that those of one kv head share its keys in L2.
-// budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 195 KiB of shared memory; at head size 64 512 threads
-// of 128 (24 and 160), 181 KiB; no spills.
+// dealt such items, longest first: the first scores of an item are multiplied with the last values of the one before, whose y leaves by
+// TMA under it. The heads of a tile are neighbours, so that those of one kv head share its keys in L2.
+// budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 227 KiB of shared memory; at head size 64 512 threads
+// of 128 (24 and 160), 205 KiB; no spills.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA), scale > 0; keys that nobody sees must be finite.
 // measured: H200, causal, 32/8 heads, D 128: 601 TFLOP/s at 4k, 620 to 647 at 8k, 675 at 16k; D 64, 14/2 heads, 8k: 435 to 451. bench/results.
 #include "attention_wgmma.h"
@@ -37,7 +37,7 @@ struct ForwardArgs {
 
 template <int Size>
 struct Shared {
-  using Queries = Ring<Tile<kQueries<Size>, Size>, 1, kConsumers<Size>>;
+  using Queries = Ring<Tile<kQueries<Size>, Size>, 2, kConsumers<Size>>;
   using Keys = Ring<LabelledTile<Ends, kKeys, Size>, kStages<Size>, kConsumers<Size>>;  // labelled with their ends
   using Values = Ring<Tile<kKeys, Size>, kStages<Size>, kConsumers<Size>>;
   using Out = Tile<kConsumerRows, Size>;
@@ -88,17 +88,35 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
   const auto staging = shared.out(consumer.index);
   typename Shared<Size>::Queries::Turn q_turn;
   typename Shared<Size>::Keys::Turn turn, before;
+  Softmax<kKeys> softmax;
+  Fragments<kKeys> p;  // of the tile before, whose product with V is to come
+  float out[Size / 2];
+  int32_t head = 0, first_row = 0;  // whose sums those are
+  bool begun = false;
+
+  const auto finish = [&] {
+    float factor[2];
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const float total = softmax.total(i);
+      factor[i] = total == 0 ? 0 : 1 / total;
+      const int32_t row = first_row + place.row + 8 * i;
+      if (a.lse && place.column == 0 && row < a.mask.rows)
+        a.lse[int64_t{head} * a.mask.rows + row] = softmax.lse(i, total, a.scale2);
+    }
+    if (consumer.leads()) ptx::tma_store_wait<0>();
+    consumer.sync();  // the rows before have left the staging tile
+    staging.put(0, place, out, factor);
+    ptx::fence_proxy_async();
+    consumer.sync();
+    if (consumer.leads()) staging.store(0, y_map, head, first_row);
+  };
+
   consumer.begin_turns();
   each_item<kQueries<Size>, kKeys>(a, [&](Item item) {
-    const int32_t first_row = item.first + consumer.first_row();
-    Softmax<kKeys> softmax;
-    float out[Size / 2], shrink[2];
-    Fragments<kKeys> p;
-    clear(out);
-    bool begun = false;
     const auto q = shared.q.wait(q_turn);
-    for (; item.walk.next(); turn.advance()) {
-      float score[kKeys / 2];
+    for (bool first = true; item.walk.next(); first = false, turn.advance()) {
+      float score[kKeys / 2], shrink[2];
       const auto k = shared.k.wait(turn);
       consumer.wait_turn();
       ptx::wgmma_fence();
@@ -113,6 +131,22 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
         consumer.pass_turn();
         ptx::wgmma_wait<0>();
       }
+      if (item.walk.ended()) {
+        shared.q.release(q_turn);
+        q_turn.advance();
+      }
+      if (first) {
+        if (begun) {
+          ptx::wgmma_wait<0>();  // the last product of the item before
+          shared.v.release(before);
+          finish();
+          begun = false;
+        }
+        softmax = {};
+        clear(out);
+        head = item.head;
+        first_row = item.first + consumer.first_row();
+      }
       if (!item.walk.all_visible())
         hide<kKeys>(score, -INFINITY, a.mask, k.labels(), place.column, first_row + place.row,
                     item.walk.tile() * kKeys + place.column);
@@ -126,32 +160,13 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
       before = turn;
       begun = true;
     }
-    shared.q.release(q_turn);
-    q_turn.advance();
-    if (begun) {
-      const auto v = shared.v.wait(before);
-      ptx::wgmma_fence();
-      accumulate(out, p, v);
-      ptx::wgmma_wait<0>();
-      shared.v.release(before);
-    }
-
-    float factor[2];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const float total = softmax.total(i);
-      factor[i] = total == 0 ? 0 : 1 / total;
-      const int32_t row = first_row + place.row + 8 * i;
-      if (a.lse && place.column == 0 && row < a.mask.rows)
-        a.lse[int64_t{item.head} * a.mask.rows + row] = softmax.lse(i, total, a.scale2);
-    }
-    if (consumer.leads()) ptx::tma_store_wait<0>();
-    consumer.sync();  // the rows before have left the staging tile
-    staging.put(0, place, out, factor);
-    ptx::fence_proxy_async();
-    consumer.sync();
-    if (consumer.leads()) staging.store(0, y_map, item.head, first_row);
   });
+  const auto v = shared.v.wait(before);
+  ptx::wgmma_fence();
+  accumulate(out, p, v);
+  ptx::wgmma_wait<0>();
+  shared.v.release(before);
+  finish();
   consumer.end_turns();
   if (consumer.leads()) ptx::tma_store_wait<0>();
 }

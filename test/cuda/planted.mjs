@@ -82,6 +82,23 @@ const plants = [
     ],
   ],
   ["queries not waited for", forward, ["shared.q.wait(q_turn)", "shared.q.tile(q_turn)"]],
+  [
+    "an item finished before its last product is done",
+    forward,
+    ["          ptx::wgmma_wait<0>();  // the last product of the item before\n", ""],
+  ],
+  [
+    "queries released before their last scores are done",
+    forward,
+    ["      if (item.walk.ended()) {\n        shared.q.release(q_turn);\n        q_turn.advance();\n      }\n", ""],
+    [
+      "      ptx::wgmma_fence();\n      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n",
+      "      ptx::wgmma_fence();\n      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());\n      if (item.walk.ended()) shared.q.release(q_turn), q_turn.advance();\n",
+    ],
+  ],
+  ["values of the item before never released", forward, ["          shared.v.release(before);\n          finish();\n", "          finish();\n"]],
+  ["an item begun with the sums of the one before", forward, ["        softmax = {};\n", ""]],
+  ["a tile of queries without keys passed over", mask, ["table.never_empty && ", "false && "]],
   ["sums not rescaled", forward, ["out[x] *= shrink[x / 2 % 2];", "out[x] *= 1;"]],
   [
     "registers not fenced",
