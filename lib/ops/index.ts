@@ -13,5 +13,6 @@ export * from "./primitives/shape.ts";
 export * from "./rms_norm.ts";
 export * from "./rope.ts";
 export * from "./segment.ts";
+export * from "./softmax_shares.ts";
 export * from "./sum_rows.ts";
 export * from "./swiglu.ts";

@@ -1,6 +1,7 @@
 // linear_logprob: log_softmax_gather of logits = hidden (M, C) weight (V, C)^T, which never exist at (M, V): a block of rows and 16
 // panels of the vocabulary at a time goes from the micro-kernel into a thread's scratch and from there into the running softmax of
-// its row and split (64 panels); the splits of a row are joined in order. source: lib/ops/linear_logprob.ts
+// its row and split (64 panels); the splits of a row are joined in order. What a backward needs of them is kept on the way, where it is
+// asked for. source: lib/ops/linear_logprob.ts
 #include "kernels.h"
 
 #include <algorithm>
@@ -20,6 +21,7 @@ constexpr int64_t kWhole = 1536, kBlock = 512;      // units of k in one go; of 
 constexpr int64_t kPanelBytes = 4 << 20;            // of panels packed at a time, where weight is no persistent buffer
 constexpr int64_t kPartBytes = 4 << 20;             // of running softmaxes
 constexpr int64_t kRowsOfBlock = 112;
+constexpr int64_t kTile = 256;                      // columns that share a top
 
 int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
@@ -72,6 +74,19 @@ void logits_of(const LinearLogprob& a, const Shape& s, int64_t i0, int64_t i1, i
   }
 }
 
+// Of a row's n logits x, which begin a tile: the tiles' tops, and shares = exp(x - top).
+template <class T> void keep_row(const float* x, int64_t n, T* shares, float* tops) {
+  for (int64_t i = 0; i < n; i += kTile) {
+    const int64_t count = std::min(kTile, n - i);
+    const V lowest = set(-__builtin_inff());
+    V high = lowest;
+    lanes(count, [&](int64_t k, auto m) { high = max(mask_in(load(x + i + k, m), lowest, m), high); });
+    const float top = tops[i / kTile] = highest(high);
+    const V base = set(top == -__builtin_inff() ? 0.0f : top);
+    lanes(count, [&](int64_t k, auto m) { store(shares + i + k, exp(load(x + i + k, m) - base), m); });
+  }
+}
+
 // As gemm's copy of a weight that it multiplies transposed: the two share one.
 Copy copy(const LinearLogprob& a) {
   const Shape s(a);
@@ -114,6 +129,10 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
             if (p == split * kSplit) part = Part{};
             join(part, part_of(x, n, out.entropy != nullptr, out.mean != nullptr));
             if (targets[i] >= column && targets[i] < column + n) at_target[i - r0] = x[targets[i] - column];
+            if (a.shares) {
+              float* tops = a.tops.as<float>() + i * up(s.columns, kTile) + column / kTile;
+              typed(a.shares, [&](auto* shares) { keep_row(x, n, shares + i * s.columns + column, tops); });
+            }
           }
         }
       });

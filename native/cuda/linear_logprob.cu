@@ -1,9 +1,11 @@
-// linear_logprob: log_softmax_gather(hidden (M, C) weight (V, C)^T, targets (M)) without (M, V) logits in memory.
+// linear_logprob: log_softmax_gather(hidden (M, C) weight (V, C)^T, targets (M)) without (M, V) logits in memory. Kept where asked for: tops
+// (M, V / 256), the highest logit of each tile of columns, and shares (M, V) = e^(logit - top).
 // source: lib/ops/linear_logprob.ts; arXiv:2411.09009.  On capability 9.0 in bf16 the fused kernel of linear_logprob_wgmma.cu runs.
-// Elsewhere: some rows at a time, their fp32 logits in scratch, by gemm and then log_softmax_gather.
+// Elsewhere: some rows at a time, their fp32 logits in scratch, by gemm and then log_softmax_gather; a block keeps a tile of a row.
 // budget: logits of a chunk take at most 128 MiB (one row where a row is longer).  limits: gemm's.  measured: not yet.
 #include "common/elements.h"
 #include "common/grid.h"
+#include "common/reduce.h"
 #include "kernels.h"
 #include "linear_logprob.h"
 
@@ -24,6 +26,29 @@ Tensor part(const Tensor& t, int64_t first, int64_t rows) {
   p.shape[0] = rows;
   p.data = t.as<uint8_t>() + first * (t.rank > 1 ? t.shape[1] : 1) * width(t.dtype);
   return p;
+}
+
+template <class T>
+__global__ void __launch_bounds__(kTopColumns) linear_logprob_keep(const float* logits, T* shares, float* tops, int64_t columns, unsigned tiles) {
+  ATTUNE_SHARED(float, highs, kTopColumns / kWarp);
+  const int64_t row = blockIdx.x / tiles, tile = blockIdx.x % tiles, column = tile * kTopColumns + threadIdx.x;
+  const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
+  const bool inside = column < columns;
+  const float z = inside ? logits[row * columns + column] : -INFINITY, high = warp_max(z);
+  if (lane == 0) highs[warp] = high;
+  __syncthreads();
+  const float top = warp_max(lane < kTopColumns / kWarp ? highs[lane] : -INFINITY);
+  if (threadIdx.x == 0) tops[row * tiles + tile] = top;
+  if (inside) put(shares + row * columns + column, expf(z - (top == -INFINITY ? 0.0f : top)));
+}
+
+void keep(const LinearLogprob& a, const Gemm& logits, int64_t first, int64_t rows, Stream& s) {
+  const Tensor shares = part(a.shares, first, rows), tops = part(a.tops, first, rows);
+  const auto tiles = static_cast<unsigned>(tops.last());
+  typed(shares, [&]<class T>(T* to) {
+    s.launch("linear_logprob_keep", linear_logprob_keep<T>, grid_of(s, "linear_logprob", rows * tiles), kTopColumns, 0, logits.y.as<float>(), to,
+             tops.as<float>(), shares.last(), tiles);
+  });
 }
 
 int64_t logits_bytes(const LinearLogprob& a) { return ceil_div(4 * chunk_rows(a) * a.weight.shape[0], 256) * 256; }
@@ -57,6 +82,7 @@ void linear_logprob(const LinearLogprob& a, Stream& s) {
     gemm(g, s);
     const LogSoftmaxGather l = {g.y, part(a.targets, first, n), part(a.logp, first, n), part(a.lse, first, n), part(a.entropy, first, n), part(a.hit, first, n), part(a.mean, first, n)};
     log_softmax_gather(l, s);
+    if (a.shares) keep(a, g, first, n, s);
   }
   s.use_scratch(logits);
 }

@@ -1,12 +1,14 @@
 // linear_logprob on capability 9.0, bf16: the softmax of each row runs over tiles of logits that live in accumulators only.
 //   per row and part of the vocabulary: high = max z, sum = S e^(z - high), weighted = S e^(z - high) (z - high), plain = S z, z[target];
 //   a second kernel joins the parts: lse = high + ln sum, entropy = ln sum - weighted / sum.  source: arXiv:2411.09009
+//   Kept for a backward, where asked for: e^(z - top) in bf16, top the highest z of the row's tile, which are the sums' own terms.
 // tiling: a block is 128 rows and one part of the vocabulary, 256 columns at a time; k in steps of 64 through a ring of 4 stages.
 //   One warpgroup brings tiles by TMA, two multiply 64 rows each (wgmma m64n256k16). Blocks walk the vocabulary alike, so weight comes
 //   from the L2. Parts follow the shape alone: as many as bring the grid to 128 blocks.
 // budget: 168 registers at entry (24 / 240 / 240), 193 KiB shared, no spills.  limits: C a multiple of 8; M, V < 2^31.
 // measured: H200, 4096 x 2048 x 65536: 712 TFLOP/s. bench/results.
 #include "attention_wgmma.h"
+#include "common/elements.h"
 #include "common/grid.h"
 #include "linear_logprob.h"
 
@@ -18,6 +20,7 @@ using hopper::kConsumerRows;
 constexpr int kConsumers = 2, kRows = kConsumers * hopper::kConsumerRows, kColumns = 256, kDepth = 64, kStages = 4;
 constexpr int64_t kBlocks = 128;  // that a grid should have
 constexpr float kLog2e = 1.44269504f;
+static_assert(kColumns == kTopColumns);
 
 // A step's operands: rows of hidden and of weight, 64 of C.
 struct Operands {
@@ -58,13 +61,60 @@ struct Part {
 
 struct Problem {
   const int32_t* targets;
-  Part* parts;  // (parts of the vocabulary, M)
+  Part* parts;            // (parts of the vocabulary, M)
+  __nv_bfloat16* shares;  // (M, V) and (M, tiles), where they are kept
+  float* tops;
   int32_t rows, columns, depth;
 };
 
-// Adds the thread's logits of one of its two rows: z[4 j + 2 i + c] of column first + 8 j + c.
+// x[k] of lane l of four becomes x[l] of lane k.
+__device__ __forceinline__ void transpose_of_four(uint32_t (&x)[4]) {
+  const bool odd = threadIdx.x & 1, high = threadIdx.x & 2;
+#pragma unroll
+  for (int k = 0; k < 4; k += 2) {
+    const uint32_t got = __shfl_xor_sync(~0u, odd ? x[k] : x[k + 1], 1);
+    x[k] = odd ? got : x[k];
+    x[k + 1] = odd ? x[k + 1] : got;
+  }
+#pragma unroll
+  for (int k = 0; k < 2; ++k) {
+    const uint32_t got = __shfl_xor_sync(~0u, high ? x[k] : x[k + 2], 2);
+    x[k] = high ? got : x[k];
+    x[k + 2] = high ? x[k + 2] : got;
+  }
+}
+
+// Where the exponentials of a row's tile go, of which `left` columns are there.
+struct Kept {
+  bool any;  // the same for all threads
+  __nv_bfloat16* to;
+  int32_t left;  // none: the row is not there
+  bool wide;     // rows allow stores of eight neighbours
+
+  // The thread's e of columns 8 j... of four j: by turns, so that a thread stores eight neighbours at once.
+  __device__ __forceinline__ void put(int j, const float (&e)[8]) const {
+    const int own = threadIdx.x % 4;
+    if (wide) {
+      uint32_t x[4];
+#pragma unroll
+      for (int k = 0; k < 4; ++k) x[k] = ptx::pack_bf16(e[2 * k], e[2 * k + 1]);
+      transpose_of_four(x);
+      const int32_t column = 8 * (j + own);
+      if (column < left) ptx::store_global(to + column, make_uint4(x[0], x[1], x[2], x[3]));
+    } else {
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const int32_t column = 8 * (j + k / 2) + 2 * own + k % 2;
+        if (column < left) cuda::put(to + column, e[k]);
+      }
+    }
+  }
+};
+
+// Sums up the thread's logits of one of its two rows: z[4 j + 2 i + c] of column first + 8 j + c. high is that of all four threads of the row.
 template <bool Statistics>
-__device__ __forceinline__ void add(Part& p, const float (&z)[kColumns / 2], int i, int32_t first, int32_t target) {
+__device__ __forceinline__ Part sum_up(const float (&z)[kColumns / 2], int i, int32_t first, int32_t target, const Kept& kept) {
+  Part p = {-INFINITY, 0, 0, 0, -INFINITY};
   if (target - first >= 0 && target - first < kColumns) {
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j)
@@ -72,23 +122,24 @@ __device__ __forceinline__ void add(Part& p, const float (&z)[kColumns / 2], int
       for (int c = 0; c < 2; ++c)
         if (first + 8 * j + c == target) p.target = z[4 * j + 2 * i + c];
   }
-  float high = p.high;
 #pragma unroll
-  for (int j = 0; j < kColumns / 8; ++j) high = fmaxf(high, fmaxf(z[4 * j + 2 * i], z[4 * j + 2 * i + 1]));
-  const float base = high == -INFINITY ? 0.0f : high, shift = p.high == -INFINITY ? 0.0f : p.high - base;
-  const float scale = ptx::exp2(shift * kLog2e);
-  float sum = p.sum * scale, weighted = Statistics ? (p.weighted + shift * p.sum) * scale : 0.0f;
+  for (int j = 0; j < kColumns / 8; ++j) p.high = fmaxf(p.high, fmaxf(z[4 * j + 2 * i], z[4 * j + 2 * i + 1]));
+  p.high = fmaxf(p.high, __shfl_xor_sync(~0u, p.high, 1));
+  p.high = fmaxf(p.high, __shfl_xor_sync(~0u, p.high, 2));
+  const float base = p.high == -INFINITY ? 0.0f : p.high;
 #pragma unroll
-  for (int j = 0; j < kColumns / 8; ++j)
+  for (int j = 0; j < kColumns / 8; j += 4) {
+    float e[8];
 #pragma unroll
-    for (int c = 0; c < 2; ++c) {
-      const float d = z[4 * j + 2 * i + c] - base, e = ptx::exp2(d * kLog2e);
-      sum += e;
-      if (Statistics) weighted = fmaf(e, fmaxf(d, -200.0f), weighted);  // e = 0 where d = -inf
+    for (int k = 0; k < 8; ++k) {
+      const float d = z[4 * (j + k / 2) + 2 * i + k % 2] - base;
+      e[k] = ptx::exp2(d * kLog2e);
+      p.sum += e[k];
+      if (Statistics) p.weighted = fmaf(e[k], fmaxf(d, -200.0f), p.weighted);  // e = 0 where d = -inf
     }
-  p.high = high;
-  p.sum = sum;
-  p.weighted = weighted;
+    if (kept.any) kept.put(j, e);
+  }
+  return p;
 }
 
 template <bool Statistics>
@@ -145,12 +196,12 @@ __global__ void __launch_bounds__(hopper::kThreads<kConsumers>, 1)
       }
       ptx::wgmma_wait<0>();
       ring.release(before);
-      const int32_t column = tile * kColumns + place.column;
+      const int32_t column = tile * kColumns + place.column, left = problem.columns - tile * kColumns;
       if (Statistics) {
 #pragma unroll
         for (int j = 0; j < kColumns / 2; ++j) part[j / 2 % 2].plain += z[j];
       }
-      if (tile * kColumns + kColumns > problem.columns) {  // columns that are not there are zeros: none to the plain sum, e^-inf to the other
+      if (left < kColumns) {  // columns that are not there are zeros: none to the plain sum, e^-inf to the other
 #pragma unroll
         for (int j = 0; j < kColumns / 8; ++j)
 #pragma unroll
@@ -158,7 +209,15 @@ __global__ void __launch_bounds__(hopper::kThreads<kConsumers>, 1)
             if (column + 8 * j + e % 2 >= problem.columns) z[4 * j + e] = -INFINITY;
       }
 #pragma unroll
-      for (int i = 0; i < 2; ++i) add<Statistics>(part[i], z, i, column, target[i]);
+      for (int i = 0; i < 2; ++i) {
+        const Kept kept = {.any = problem.shares != nullptr,
+                           .to = problem.shares + static_cast<int64_t>(row[i]) * problem.columns + tile * kColumns,
+                           .left = row[i] < problem.rows ? left : 0,
+                           .wide = problem.columns % 8 == 0};
+        const Part of_tile = sum_up<Statistics>(z, i, column, target[i], kept);
+        if (kept.any && kept.left > 0 && place.column == 0) problem.tops[row[i] * tiles + tile] = of_tile.high;
+        part[i].join(of_tile);
+      }
     }
     // The four threads of a row.
 #pragma unroll
@@ -224,11 +283,11 @@ void linear_logprob_wgmma(const LinearLogprob& a, Stream& s) {
   };
   CUtensorMap hidden, weight;
   if (!map(&hidden, a.hidden, kRows) || !map(&weight, a.weight, kColumns)) return;
-  const Problem problem{a.targets.as<const int32_t>(), s.scratch<Part>(), static_cast<int32_t>(rows), static_cast<int32_t>(columns), static_cast<int32_t>(depth)};
+  const Problem problem{a.targets.as<const int32_t>(), s.scratch<Part>(),           a.shares.as<__nv_bfloat16>(),  a.tops.as<float>(),
+                        static_cast<int32_t>(rows),    static_cast<int32_t>(columns), static_cast<int32_t>(depth)};
   const dim3 grid(static_cast<unsigned>(ceil_div(rows, kRows)), static_cast<unsigned>(parts));
   const bool statistics = a.entropy || a.mean;
-  s.launch("linear_logprob_parts", statistics ? linear_logprob_parts<true> : linear_logprob_parts<false>, grid, dim3(hopper::kThreads<kConsumers>), kShared, hidden,
-           weight, problem);
+  s.launch("linear_logprob_parts", statistics ? linear_logprob_parts<true> : linear_logprob_parts<false>, grid, dim3(hopper::kThreads<kConsumers>), kShared, hidden, weight, problem);
   s.launch("linear_logprob_join", linear_logprob_join, dim3(static_cast<unsigned>(ceil_div(rows, 256))), dim3(256), 0, s.scratch<const Part>(),
            a.targets.as<const int32_t>(), static_cast<int32_t>(parts), static_cast<int32_t>(rows), static_cast<int32_t>(columns),
            Outputs{a.logp.as<float>(), a.lse.as<float>(), a.entropy.as<float>(), a.hit.as<float>(), a.mean.as<float>()});

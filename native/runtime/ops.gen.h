@@ -131,7 +131,8 @@ struct Less {
 
 struct LinearLogprob {
   Tensor hidden, weight, targets;
-  Tensor logp, lse, entropy, hit, mean;  // out
+  Tensor logp, lse, entropy, hit, mean, shares, tops;  // out
+  double keep;
 };
 
 struct Log {
@@ -228,6 +229,11 @@ struct Select {
   Tensor y;  // out
 };
 
+struct SoftmaxSharesBackward {
+  Tensor shares, tops, targets, lse, logp, dlogp;
+  Tensor dlogits;  // out
+};
+
 struct SumRows {
   Tensor x;
   Tensor onto;  // optional
@@ -289,13 +295,14 @@ struct SwigluBackward {
   X(34, segment_gather, SegmentGather) \
   X(35, segment_sum, SegmentSum) \
   X(36, select, Select) \
-  X(37, sum_rows, SumRows) \
-  X(38, sum_squares, SumSquares) \
-  X(39, swiglu, Swiglu) \
-  X(40, swiglu_backward, SwigluBackward)
+  X(37, softmax_shares_backward, SoftmaxSharesBackward) \
+  X(38, sum_rows, SumRows) \
+  X(39, sum_squares, SumSquares) \
+  X(40, swiglu, Swiglu) \
+  X(41, swiglu_backward, SwigluBackward)
 
 // A program made for another table is refused.
-constexpr uint32_t kTableHash = 2729039656u;
+constexpr uint32_t kTableHash = 1872182078u;
 
 struct OpInfo {
   const char* name;
@@ -324,7 +331,7 @@ constexpr OpInfo kOps[] = {
     {"index_transpose", 1, 0, 3, ""},
     {"iota", 0, 0, 1, ""},
     {"less", 2, 0, 1, ""},
-    {"linear_logprob", 3, 0, 5, ""},
+    {"linear_logprob", 3, 0, 7, "d"},
     {"log", 1, 0, 1, ""},
     {"log_sigmoid", 1, 0, 1, ""},
     {"log_softmax_gather", 2, 0, 5, ""},
@@ -341,6 +348,7 @@ constexpr OpInfo kOps[] = {
     {"segment_gather", 2, 0, 1, ""},
     {"segment_sum", 2, 0, 1, ""},
     {"select", 3, 0, 1, ""},
+    {"softmax_shares_backward", 6, 0, 1, ""},
     {"sum_rows", 1, 1, 1, ""},
     {"sum_squares", 1, 0, 1, ""},
     {"swiglu", 1, 0, 1, ""},
