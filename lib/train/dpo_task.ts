@@ -22,7 +22,7 @@ const groupsOf = (fed: Fed, out: Outputs): readonly { readonly exampleStart: num
 /** `treeOf` and `reference` answer for a row of the data set: its tree, and [chosen, rejected] log-probabilities of the reference. */
 export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, reference: (row: number) => readonly [number, number]): TaskRun {
   const pairsOf = (fed: Fed, head: HeadPlan): MicroBatch["examples"][] =>
-    head.keepLogits
+    head.kept !== "nothing"
       ? Array.from({ length: head.sizes.chunks }, (_, k) => {
           const c = fed.chunks[k];
           return c ? fed.micro.examples.slice(c.exampleStart, c.exampleEnd) : [];
@@ -43,7 +43,7 @@ export function dpoTask(o: DpoTaskOptions, treeOf: (row: number) => Tree, refere
       for (let k = 0; k < head.sizes.chunks; k++) {
         const c = fed.chunks[k];
         const branch = c ? fed.micro.branch.subarray(c.rowStart, c.rowEnd) : new Int32Array(0);
-        const first = c && head.keepLogits ? c.exampleStart : 0;
+        const first = c && head.kept !== "nothing" ? c.exampleStart : 0;
         inputs[`inputs/chosen.${k}`] = branch.map((b) => (b % 2 === 0 ? b / 2 - first : -1));
         inputs[`inputs/rejected.${k}`] = branch.map((b) => (b % 2 === 1 ? (b - 1) / 2 - first : -1));
       }

@@ -5,14 +5,15 @@ import type { Compiled, InstructionCost } from "../engine/background.ts";
 import type { LoadedModel } from "../engine/model.ts";
 import { tokenInputs, type Outputs } from "../engine/scorer.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
+import type { DType } from "../ir/types.ts";
 import type { LoadedProgram, RunOptions } from "../runtime/session.ts";
 import { compile } from "./compile.ts";
-import type { LossSpec, Sizes } from "./programs.ts";
+import type { Kept, LossSpec, Sizes } from "./programs.ts";
 
 /** How a micro-batch's head is cut: bounded logits, aligned to examples where an example's loss needs all its rows at once. */
 export interface HeadPlan {
   readonly sizes: Sizes;
-  readonly keepLogits: boolean;
+  readonly kept: Kept;
   readonly align: boolean;
 }
 
@@ -20,20 +21,25 @@ export interface HeadPlan {
 export interface Grain {
   /** Micro-batches of about this many tokens cost no speed and keep activations small. */
   readonly tokens: number;
-  /** Logits of a chunk of the head. */
+  /** What a chunk of the head keeps. */
   readonly chunkBytes: number;
-  /** Logits of one example that are kept rather than computed twice. */
+  /** What is kept of one example rather than computed twice. */
   readonly keptBytes: number;
+  /** What the head keeps, and the bytes of it a logit. */
+  readonly kept: Exclude<Kept, "nothing">;
+  readonly logitBytes: number;
 }
 const MIB = 2 ** 20;
 /**
  * A GPU's follows its memory: 16,384 tokens and 2.5 GiB of logits on one of 80 GiB, 4,096 and 0.75 GiB on one of 24. More logits at once gain
  * nothing and may lose: 4 GiB, 6,560 rows of a 0.5B model, brought an H200's product down from 750 to 582 TFLOP/s (bench/results).
  */
-export function grainOf({ device, deviceMemory }: { readonly device: string; readonly deviceMemory: number }): Grain {
-  if (device !== "cuda") return { tokens: 640, chunkBytes: 32 * MIB, keptBytes: 96 * MIB };
+export function grainOf({ device, deviceMemory }: { readonly device: string; readonly deviceMemory: number }, dtype: DType): Grain {
+  // A GPU's fused head leaves the exponentials in bf16 where the logits would be fp32, read twice more.
+  const head = device !== "cpu" && dtype === "bfloat16" ? ({ kept: "shares", logitBytes: 2 } as const) : ({ kept: "logits", logitBytes: 4 } as const);
+  if (device !== "cuda") return { tokens: 640, chunkBytes: 32 * MIB, keptBytes: 96 * MIB, ...head };
   const chunkBytes = Math.min(2560 * MIB, Math.max(256 * MIB, deviceMemory / 32));
-  return { tokens: 2 ** Math.floor(Math.log2(Math.max(2048, deviceMemory / (4 * MIB)))), chunkBytes, keptBytes: 2 * chunkBytes };
+  return { tokens: 2 ** Math.floor(Math.log2(Math.max(2048, deviceMemory / (4 * MIB)))), chunkBytes, keptBytes: 2 * chunkBytes, ...head };
 }
 
 /** With a large vocabulary fewer rows than this pay too much for adding up the head's gradient once a chunk. */
@@ -41,17 +47,18 @@ const LEAST_ROWS = 128;
 
 /** `rows` and `examples` are the most that any micro-batch can have; `longest` the most rows of one example. */
 export function planHead(grain: Grain, vocab: number, tokens: number, rows: number, examples: number, longest: number, loss: LossSpec["kind"]): HeadPlan {
-  const byBytes = Math.max(LEAST_ROWS, Math.floor(grain.chunkBytes / (4 * vocab) / 16) * 16);
+  const row = grain.logitBytes * vocab;
+  const byBytes = Math.max(LEAST_ROWS, Math.floor(grain.chunkBytes / row / 16) * 16);
   const together = loss === "dpo"; // an example's loss needs all its rows
-  const keepLogits = !together || longest * vocab * 4 <= grain.keptBytes;
-  const align = together && keepLogits;
+  const kept = !together || longest * row <= grain.keptBytes ? grain.kept : "nothing";
+  const align = together && kept !== "nothing";
   const most = Math.max(1, Math.min(rows, align ? Math.max(byBytes, longest) : byBytes));
   // An aligned chunk is full when the next example does not fit: with more than most - longest rows, and two neighbours with more than most.
   const least = align ? Math.max(most - longest + 1, most / 2) : most;
   const chunks = rows <= most ? 1 : align ? Math.floor((rows - 1) / least) + 1 : Math.ceil(rows / most);
   // No larger than so many chunks need: a GPU computes all of a chunk, whatever is in use.
   const even = align ? Math.floor((rows - 1) / chunks) + longest : Math.ceil(rows / chunks);
-  return { sizes: { tokens, rows: Math.min(most, Math.ceil(even / 16) * 16), examples, chunks }, keepLogits, align };
+  return { sizes: { tokens, rows: Math.min(most, Math.ceil(even / 16) * 16), examples, chunks }, kept, align };
 }
 
 /** One micro-batch cut for its program. */
@@ -78,7 +85,7 @@ export interface Heads {
 
 /** Compile a run's forward and loss, with its backward (`microStep`) or alone. */
 export const compileStep = ({ session, spec }: LoadedModel, step: "microStep" | "evaluationStep", head: HeadPlan, loss: LossSpec): Promise<Compiled> =>
-  compile(session.device, step, spec, head.sizes, loss, head.keepLogits);
+  compile(session.device, step, spec, head.sizes, loss, head.kept);
 
 /** Compile the programs of a run; nothing is allocated. */
 export async function compileTraining(loaded: LoadedModel, heads: Heads, loss: LossSpec, adam: AdamwOptions): Promise<TrainingPlans> {

@@ -25,9 +25,9 @@ export interface Layouts {
 }
 
 /** The layouts of a run that trains on `trees` and evaluates on `held`, where given; `tokens`: as if no example were longer, in micro-batches of that many. */
-export function layoutsOf(task: Task, config: RunConfig, { model, session }: LoadedModel, trees: TreeTable, held: TreeTable | undefined, tokens?: number): Layouts {
+export function layoutsOf(task: Task, config: RunConfig, { model, session, spec }: LoadedModel, trees: TreeTable, held: TreeTable | undefined, tokens?: number): Layouts {
   const sharePrompt = sharesPrompt(config);
-  const grain = grainOf(session);
+  const grain = grainOf(session, spec.dtype);
   const layout = (of: TreeTable, together: number, key: string): Layout => {
     const examples = Math.min(together, of.length);
     const longest = longestTree(of, sharePrompt);

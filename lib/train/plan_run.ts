@@ -62,7 +62,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
     const memory = await memoryOfRun(loaded, Object.values(plans), scored, other?.loaded);
     const limit = memoryLimit(config.memoryLimit, session);
     const ofStep = (name: "microStep" | "evaluationStep", of: Layout): Promise<number> =>
-      flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", (counts) => flops(counts, name, spec, of.head.sizes, loss, of.head.keepLogits));
+      flopsPerExample(of.trees, of.pack.sharePrompt, "rows.0", (counts) => flops(counts, name, spec, of.head.sizes, loss, of.head.kept));
     const step =
       (await ofStep("microStep", layouts.training)) * Math.min(config.batchSize, trees.length) +
       (await flops([{}], "normProgram", spec.parameters))[0]! +
@@ -96,7 +96,7 @@ export async function planRun(task: Task, config: RunConfig, hooks: Hooks): Prom
       fits: memory.total_bytes <= limit,
       refusal: await refusal(memory, config.memoryLimit, session, shrinking(task, config, loaded, layouts)),
       activations_live_bytes: plans.micro.liveBytes,
-      recomputed: head.keepLogits ? [] : ["logits"],
+      recomputed: head.kept === "nothing" ? ["logits"] : [],
       flops_per_step: step,
       reference_flops: reference,
       evaluation_flops: evaluation,

@@ -31,6 +31,8 @@ export interface Sizes {
   readonly examples: number;
   readonly chunks: number;
 }
+/** What the head keeps of its logits for their gradient: themselves, in fp32; their shares of the softmax, in the model's type; nothing, so that they are computed twice. */
+export type Kept = "logits" | "shares" | "nothing";
 export type LossSpec =
   { readonly kind: "sft" } | ({ readonly kind: "dpo"; readonly lossType: PreferenceLossType } & PreferenceOptions);
 
@@ -45,22 +47,27 @@ function chunk(hidden: Value, k: number, s: Sizes): { h: Value; targets: Value }
  * sft: outputs/{loss, hits, entropy}.k sums over rows (loss already scaled);
  * dpo: outputs/{loss, chosen, rejected}.k per pair, outputs/{hits, entropy, chosen_logits, rejected_logits}.k sums (hits over chosen
  * rows, logits averaged over the vocabulary).
- * `inputs/scale` is what the sum of losses is divided by, inverted. `keepLogits` false computes each chunk's logits twice, so that
- * an example's rows may lie in several chunks.
+ * `inputs/scale` is what the sum of losses is divided by, inverted. Where nothing is kept, an example's rows may lie in several chunks.
  */
-function headLosses(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean, hidden: Value, head: Value, each: (value: Value) => void): void {
+function headLosses(m: ModelSpec, s: Sizes, loss: LossSpec, kept: Kept, hidden: Value, head: Value, each?: (value: Value) => void): void {
+  const logprobs = (k: number): Logprobs => {
+    const { h, targets } = chunk(hidden, k, s);
+    if (kept === "logits") return logSoftmaxGather(linear(h, head, undefined, "float32"), targets, m.dtype);
+    return linearLogprob(h, head, targets, kept === "shares" && each !== undefined);
+  };
   inScope("head", () => {
-    if (keepLogits)
-      for (let k = 0; k < s.chunks; k++) each(lossOf(loss, s, [keptLogprobs(chunk(hidden, k, s), head, m.dtype)], k));
-    else {
-      const parts = Array.from({ length: s.chunks }, (_, k) => recomputedLogprobs(chunk(hidden, k, s), head));
-      each(lossOf(loss, s, parts, 0));
+    const parts: Logprobs[] = [];
+    for (let k = 0; k < s.chunks; k++) {
+      parts.push(logprobs(k));
+      if (kept === "nothing" && k < s.chunks - 1) continue;
+      const value = lossOf(loss, s, parts.splice(0), kept === "nothing" ? 0 : k);
+      each?.(value);
     }
   });
 }
 
 /** One micro-step of training: `headLosses`, and their gradients added into grads/*. */
-export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
+export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, kept: Kept): Graph {
   return trace(() => {
     const w = new Params(m.parameters, m.dtype);
     const { ids, embedded, hidden } = hiddenStates(m, w, s.tokens);
@@ -78,7 +85,7 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
       const name = names.get(of)!;
       grads.set(name, add(grads.get(name) ?? places.find(name)!, d));
     };
-    headLosses(m, s, loss, keepLogits, hidden, head, (value) => vjp([[value, fill(1, [])]], [hidden, head], sink));
+    headLosses(m, s, loss, kept, hidden, head, (value) => vjp([[value, fill(1, [])]], [hidden, head], sink));
     vjp([[hidden, cuts.get(hidden)!]], [embedded, ...w.used.values()], sink);
     vjp([[embed(w, learningIds(m.config, ids)), cuts.get(embedded)!]], [...w.used.values()], sink);
     for (const [name, v] of grads) store(`grads/${name}`, v);
@@ -86,18 +93,13 @@ export function microStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: bo
 }
 
 /** The micro-step without gradients, for evaluation: the same inputs and outputs, by the same kernels. */
-export function evaluationStep(m: ModelSpec, s: Sizes, loss: LossSpec, keepLogits: boolean): Graph {
+export function evaluationStep(m: ModelSpec, s: Sizes, loss: LossSpec, kept: Kept): Graph {
   return trace(() => {
     const w = new Params(m.parameters, m.dtype);
     const { hidden } = hiddenStates(m, w, s.tokens);
-    headLosses(m, s, loss, keepLogits, hidden, headWeight(m.config, w), () => undefined);
+    headLosses(m, s, loss, kept, hidden, headWeight(m.config, w));
   });
 }
-
-const keptLogprobs = (c: { h: Value; targets: Value }, head: Value, dtype: DType): Logprobs =>
-  logSoftmaxGather(linear(c.h, head, undefined, "float32"), c.targets, dtype);
-const recomputedLogprobs = (c: { h: Value; targets: Value }, head: Value): Logprobs =>
-  linearLogprob(c.h, head, c.targets);
 
 const total = (x: Value): Value => reshape(sum(x), []);
 const addUp = (parts: readonly Value[]): Value => parts.reduce((a, b) => add(a, b));

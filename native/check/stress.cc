@@ -185,7 +185,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
   h.write(hidden);
   w.write(weight);
   t.write(targets);
-  Values logp(rows, 0), lse(rows, 0), entropy(rows, 0), hit(rows, 0), mean(rows, 0), z(columns);
+  Values logp(rows, 0), lse(rows, 0), entropy(rows, 0), hit(rows, 0), mean(rows, 0), z(columns), highest, exponentials;
   for (size_t i = 0; i < rows; ++i) {
     double high = -INFINITY, sum = 0, weighted = 0, plain = 0;
     for (size_t j = 0; j < columns; ++j) {
@@ -196,6 +196,10 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
     }
     for (double value : z) sum += std::exp(value - high);
     lse[i] = high + std::log(sum);
+    for (size_t j = 0; j < columns; ++j) {
+      if (j % 256 == 0) highest.push_back(*std::max_element(z.begin() + static_cast<int64_t>(j), z.begin() + static_cast<int64_t>(std::min(columns, j + 256))));
+      exponentials.push_back(std::exp(z[j] - highest.back()));
+    }
     if (targets[i] < 0) continue;
     for (double value : z) weighted += std::exp(value - lse[i]) * value;
     const double target = z[static_cast<size_t>(targets[i])];
@@ -208,7 +212,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
   for (int time = 0; time < 2; ++time) {
     const std::vector<int64_t> shape = {c.rows};
     const Device a(DType::f32, shape), b(DType::f32, shape), e(DType::f32, shape), f(DType::f32, shape), g(DType::f32, shape);
-    const LinearLogprob op{h.tensor, w.tensor, t.tensor, a.tensor, b.tensor, e.tensor, f.tensor, g.tensor};
+    const LinearLogprob op{h.tensor, w.tensor, t.tensor, a.tensor, b.tensor, e.tensor, f.tensor, g.tensor, {}, {}, 0};
     std::string why = runner.run<LinearLogprob>(op, cuda::linear_logprob, cuda::linear_logprob_scratch);
     if (why.empty()) why = compare("logp", a.read(), logp, 1, 2e-5);
     if (why.empty()) why = compare("lse", b.read(), lse, 1, 2e-5);
@@ -223,6 +227,18 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
       if (time == 0) runner.note(bytes);
       first[i] = std::move(bytes);
     }
+    // The same, and what a backward needs: no other bits.
+    const int tiles = (c.columns + 255) / 256;
+    const Device shares(DType::bf16, {c.rows, c.columns}), tops(DType::f32, {c.rows, tiles});
+    const LinearLogprob keeping{h.tensor, w.tensor, t.tensor, a.tensor, b.tensor, e.tensor, f.tensor, g.tensor, shares.tensor, tops.tensor, 1};
+    why = runner.run<LinearLogprob>(keeping, cuda::linear_logprob, cuda::linear_logprob_scratch);
+    for (int i = 0; i < 5 && why.empty(); ++i)
+      if (outputs[i]->bytes() != first[i]) why = "keeping gave other bits";
+    if (why.empty()) why = compare("tops", tops.read(), highest, 1, 2e-5);
+    if (why.empty()) why = compare("shares", shares.read(), exponentials, 1, 0.01);
+    if (!why.empty()) return why;
+    for (const Device* kept : {&shares, &tops})
+      if (time == 0) runner.note(kept->bytes());
   }
   return "";
 }

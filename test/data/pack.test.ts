@@ -6,6 +6,7 @@ import { chunkRows, packStep, packedTokens, planStep } from "#lib/data/pack.js";
 import type { MicroBatch, PackOptions } from "#lib/data/pack.js";
 import { mostRows, TreeTable, TreeTableBuilder } from "#lib/data/tree_table.js";
 import type { Span, Tree } from "#lib/data/types.js";
+import type { DType } from "#lib/ir/types.js";
 import { cutHead, grainOf, planHead } from "#lib/train/engine.js";
 
 let seed = 1;
@@ -179,7 +180,7 @@ describe("the room that a program has for a head", () => {
     trees.forEach((t) => builder.add(t));
     return new TreeTable(builder.finish());
   };
-  const grain = { tokens: 0, chunkBytes: 4 * 1000 * 160, keptBytes: 4 * 1000 * 400 };
+  const grain = { tokens: 0, chunkBytes: 4 * 1000 * 160, keptBytes: 4 * 1000 * 400, kept: "logits", logitBytes: 4 } as const;
 
   it("holds every micro-batch that can be packed, whichever examples meet", () => {
     for (let round = 0; round < 300; round++) {
@@ -201,11 +202,17 @@ describe("the room that a program has for a head", () => {
 
   it("grows with the memory of a GPU", () => {
     const of = (gib: number): number[] => {
-      const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30 });
+      const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30 }, "bfloat16");
       return [tokens, chunkBytes / 2 ** 30];
     };
     expect([8, 24, 80, 141, 288].map(of)).toEqual([[2048, 0.25], [4096, 0.75], [16384, 2.5], [32768, 2.5], [65536, 2.5]]);
-    expect(grainOf({ device: "cpu", deviceMemory: 0 }).tokens).toBe(640);
+    expect(grainOf({ device: "cpu", deviceMemory: 0 }, "bfloat16").tokens).toBe(640);
+  });
+
+  it("keeps shares of the softmax on a GPU in bf16, half as many bytes as logits, so that a chunk has twice the rows", () => {
+    const of = (device: string, dtype: DType) => planHead({ ...grainOf({ device, deviceMemory: 0 }, dtype), chunkBytes: grain.chunkBytes }, 1000, 3000, 1000, 10, 100, "sft");
+    for (const device of ["cuda", "simt"]) expect(of(device, "bfloat16")).toMatchObject({ kept: "shares", sizes: { rows: 256, chunks: 4 } });
+    for (const [device, dtype] of [["cuda", "float32"], ["cpu", "bfloat16"]] as const) expect(of(device, dtype)).toMatchObject({ kept: "logits", sizes: { rows: 144, chunks: 7 } });
   });
 
   it("is little more than prompts leave, and chunks are even", () => {
