@@ -1,5 +1,5 @@
 // Compiles every kernel of native/cuda with nvcc and looks at what ptxas says: no spill, none of its warnings about wgmma that it had to
-// serialise (C7508, C7510, C7519), registers and static shared memory of each kernel. Needs nvcc 13, no GPU. Prints a row a file and target.
+// serialise (C75..), registers and static shared memory of each kernel. Needs nvcc 13, no GPU. Prints a row a file and target.
 //   npm run check:nvcc [-- PATTERN]     about 4 minutes; PATTERN chooses files by name
 import { execFile, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
@@ -48,7 +48,7 @@ async function look(file, [target, code]) {
   const registers = numbers(/Used (\d+) registers/g);
   const shared = most(numbers(/, (\d+) bytes smem/g));
   const spilling = numbers(/(\d+) bytes spill stores/g).filter((n) => n > 0).length;
-  const problems = new Set(said.match(/C75(?:08|10|19)/g));
+  const problems = new Set(said.match(/C75\d\d/g));
   if (ended instanceof Error) problems.add(`nvcc ended with ${ended.code}: ${said.split("\n").find((l) => l.includes("error")) ?? ""}`);
   if (spilling > 0 || /[Rr]egisters are spilled/.test(said)) problems.add(`${spilling} kernels spill`);
   if (most(registers) > budget(file)) problems.add(`${most(registers)} registers, over the header's ${budget(file)}`);

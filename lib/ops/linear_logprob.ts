@@ -11,7 +11,7 @@ import { sharesOf, softmaxSharesBackwardOp, tilesOf } from "./softmax_shares.ts"
 
 export const linearLogprobOp = defineOp({
   name: "linear_logprob",
-  doc: "log_softmax_gather(hidden (M,C) weight (V,C)^T, targets (M)) in tiles of the vocabulary: online max and sum, no logits in memory. `keep`: beside them tops (M, V/256), the highest logit of each tile of 256 columns, and shares (M,V) = e^(logit - top).  arXiv:2411.09009",
+  doc: "log_softmax_gather(hidden (M,C) weight (V,C)^T, targets (M)) in tiles of the vocabulary: online max and sum, no logits in memory. `keep`: beside them tops (M, V/192), the highest logit of each tile of 192 columns, and shares (M,V) = e^(logit - top).  arXiv:2411.09009",
   inputs: ["hidden", "weight", "targets"],
   outputs: ["logp", "lse", "entropy", "hit", "mean", "shares", "tops"],
   stats: ["lse", "entropy", "hit", "mean", "shares", "tops"],

@@ -9,7 +9,7 @@ import { broadcast, reshape } from "./primitives/shape.ts";
 import { ints, normal32, positive, positive32, scattered } from "./samples.ts";
 
 /** Columns of the vocabulary that share one top: the kernels' tile. */
-const TILE = 256;
+const TILE = 192;
 export const tilesOf = (vocab: Dim): number => Math.ceil(cap(vocab) / TILE);
 
 /** (1,n), 1 at the columns [first, first + count). */
@@ -25,7 +25,7 @@ function byTile(tiles: number, shape: readonly Dim[], place: (t: number) => Valu
   return all;
 }
 
-/** Of logits (M,V): tops (M, ceil(V/256)), the highest of each tile of columns, and shares (M,V) = e^(logit - top). */
+/** Of logits (M,V): tops (M, ceil(V/192)), the highest of each tile of columns, and shares (M,V) = e^(logit - top). */
 export function sharesOf(logits: Value): { shares: Value; tops: Value } {
   const [m, v] = logits.type.shape as [Dim, Dim];
   const tiles = tilesOf(v);
@@ -37,7 +37,7 @@ export function sharesOf(logits: Value): { shares: Value; tops: Value } {
 
 export const softmaxSharesBackwardOp = defineOp({
   name: "softmax_shares_backward",
-  doc: "dlogits[m,v] = dlogp[m] ([v = targets[m]] - p[m,v]), p = shares[m,v] e^(tops[m, v/256] - lse[m]), at the target e^logp[m]: the gradient of log_softmax_gather from what linear_logprob keeps. A negative target gives 0.",
+  doc: "dlogits[m,v] = dlogp[m] ([v = targets[m]] - p[m,v]), p = shares[m,v] e^(tops[m, v/192] - lse[m]), at the target e^logp[m]: the gradient of log_softmax_gather from what linear_logprob keeps. A negative target gives 0.",
   inputs: ["shares", "tops", "targets", "lse", "logp", "dlogp"],
   outputs: ["dlogits"],
   inplace: { dlogits: "shares" },
@@ -66,7 +66,7 @@ export const softmaxSharesBackwardOp = defineOp({
   samples: [
     { inputs: { shares: positive(5, 37), tops: normal32(5, 1), targets: ints([3, -1, 36, 0, 12]), lse: positive32(5), logp: normal32(5), dlogp: normal32(5) }, attrs: {} },
     { inputs: { shares: positive(0, 50), tops: normal32(0, 1), targets: ints([]), lse: positive32(0), logp: normal32(0), dlogp: normal32(0) }, attrs: {} },
-    { inputs: { shares: positive(3, 4003), tops: normal32(3, 16), targets: ints([4002, 0, 255]), lse: positive32(3), logp: normal32(3), dlogp: normal32(3) }, attrs: {} },
-    { inputs: { shares: positive(4, 1024), tops: normal32(4, 4), targets: ints([256, 1023, -1, 511]), lse: positive32(4), logp: normal32(4), dlogp: normal32(4) }, attrs: {} },
+    { inputs: { shares: positive(3, 4003), tops: normal32(3, 21), targets: ints([4002, 0, 191]), lse: positive32(3), logp: normal32(3), dlogp: normal32(3) }, attrs: {} },
+    { inputs: { shares: positive(4, 1000), tops: normal32(4, 6), targets: ints([192, 999, -1, 383]), lse: positive32(4), logp: normal32(4), dlogp: normal32(4) }, attrs: {} },
   ],
 });

@@ -197,7 +197,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
     for (double value : z) sum += std::exp(value - high);
     lse[i] = high + std::log(sum);
     for (size_t j = 0; j < columns; ++j) {
-      if (j % 256 == 0) highest.push_back(*std::max_element(z.begin() + static_cast<int64_t>(j), z.begin() + static_cast<int64_t>(std::min(columns, j + 256))));
+      if (j % 192 == 0) highest.push_back(*std::max_element(z.begin() + static_cast<int64_t>(j), z.begin() + static_cast<int64_t>(std::min(columns, j + 192))));
       exponentials.push_back(std::exp(z[j] - highest.back()));
     }
     if (targets[i] < 0) continue;
@@ -228,7 +228,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
       first[i] = std::move(bytes);
     }
     // The same, and what a backward needs: no other bits.
-    const int tiles = (c.columns + 255) / 256;
+    const int tiles = (c.columns + 191) / 192;
     const Device shares(DType::bf16, {c.rows, c.columns}), tops(DType::f32, {c.rows, tiles});
     const LinearLogprob keeping{h.tensor, w.tensor, t.tensor, a.tensor, b.tensor, e.tensor, f.tensor, g.tensor, shares.tensor, tops.tensor, 1};
     why = runner.run<LinearLogprob>(keeping, cuda::linear_logprob, cuda::linear_logprob_scratch);

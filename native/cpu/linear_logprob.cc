@@ -1,6 +1,6 @@
-// linear_logprob: log_softmax_gather of logits = hidden (M, C) weight (V, C)^T, which never exist at (M, V): a block of rows and 16
-// panels of the vocabulary at a time goes from the micro-kernel into a thread's scratch and from there into the running softmax of
-// its row and split (64 panels); the splits of a row are joined in order. What a backward needs of them is kept on the way, where it is
+// linear_logprob: log_softmax_gather of logits = hidden (M, C) weight (V, C)^T, which never exist at (M, V): a block of rows and 576
+// columns of the vocabulary at a time goes from the micro-kernel into a thread's scratch and from there into the running softmax of
+// its row and split (four such runs); the splits of a row are joined in order. What a backward needs of them is kept on the way, where it is
 // asked for. source: lib/ops/linear_logprob.ts
 #include "kernels.h"
 
@@ -16,25 +16,27 @@
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kRun = 16, kSplit = 64;           // panels of a run of logits, and of a split
+constexpr int64_t kTile = 192;                      // columns that share a top
+constexpr int64_t kRunColumns = 3 * kTile;          // of a run of logits
 constexpr int64_t kWhole = 1536, kBlock = 512;      // units of k in one go; of a block of a longer sum
 constexpr int64_t kPanelBytes = 4 << 20;            // of panels packed at a time, where weight is no persistent buffer
 constexpr int64_t kPartBytes = 4 << 20;             // of running softmaxes
 constexpr int64_t kRowsOfBlock = 112;
-constexpr int64_t kTile = 256;                      // columns that share a top
 
 int64_t up(int64_t n, int64_t d) { return (n + d - 1) / d; }
 
 struct Shape {
   const GemmCore& core;
-  int64_t rows, width, columns, units, panels, splits;
+  int64_t rows, width, columns, units, panels;
+  int64_t run, split, splits;  // panels of a run and of a split; splits of a row
   int64_t row_chunk, panel_chunk;  // at a time
   explicit Shape(const LinearLogprob& a)
       : core(gemm_core(a.hidden.dtype)), rows(a.targets.size()), width(a.hidden.last()), columns(a.weight.rows()),
-        units(core.units(width)), panels(core.panels(columns)), splits(up(panels, kSplit)) {
+        units(core.units(width)), panels(core.panels(columns)), run(kRunColumns / core.columns), split(4 * run),
+        splits(up(panels, split)) {
     const int64_t fit = kPartBytes / (std::max<int64_t>(splits, 1) * static_cast<int64_t>(sizeof(Part)));
     row_chunk = std::min(rows, std::max<int64_t>(fit / kRowsOfBlock, 1) * kRowsOfBlock);
-    panel_chunk = std::min(panels, std::max<int64_t>(kPanelBytes / std::max<int64_t>(core.panel_bytes(width), 1) / kRun, 1) * kRun);
+    panel_chunk = std::min(panels, std::max<int64_t>(kPanelBytes / std::max<int64_t>(core.panel_bytes(width), 1) / run, 1) * run);
   }
   int64_t part_bytes() const { return up(row_chunk * splits * static_cast<int64_t>(sizeof(Part)), 64) * 64; }
   int64_t logit_bytes() const { return up(row_chunk * 4, 64) * 64; }
@@ -104,29 +106,29 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
   bool valid = false;
   char* kept = static_cast<char*>(c.derived(copy(a), &valid));
   if (kept && !valid) pack(a, s, c, 0, s.panels, kept);
-  const int64_t stride = kRun * s.core.columns, panel_chunk = kept ? s.panels : s.panel_chunk;
+  const int64_t stride = s.run * s.core.columns, panel_chunk = kept ? s.panels : s.panel_chunk;
   const int64_t copy_bytes = kRowsOfBlock * (std::min(up(s.units, 16) * 16, kWhole) + 16) * 4;
   const int64_t block_rows = kRowsOfBlock / s.core.rows * s.core.rows;
 
   for (int64_t r0 = 0; r0 < s.rows; r0 += s.row_chunk) {
     const int64_t r1 = std::min(s.rows, r0 + s.row_chunk), blocks = up(r1 - r0, block_rows);
     for (int64_t p0 = 0; p0 < s.panels; p0 += panel_chunk) {
-      const int64_t p1 = std::min(s.panels, p0 + panel_chunk), first = p0 / kSplit;
+      const int64_t p1 = std::min(s.panels, p0 + panel_chunk), first = p0 / s.split;
       if (!kept) pack(a, s, c, p0, p1, space);
       const char* b = kept ? kept : space;
-      c.parallel((up(p1, kSplit) - first) * blocks, [&](int64_t task, int thread) {
+      c.parallel((up(p1, s.split) - first) * blocks, [&](int64_t task, int thread) {
         const int64_t split = first + task / blocks, i0 = r0 + task % blocks * block_rows, i1 = std::min(r1, i0 + block_rows);
-        const int64_t from = std::max(p0, split * kSplit), to = std::min(p1, (split + 1) * kSplit);
+        const int64_t from = std::max(p0, split * s.split), to = std::min(p1, (split + 1) * s.split);
         char* copy = static_cast<char*>(c.thread_scratch(thread));
         float* logits = reinterpret_cast<float*>(copy + copy_bytes);
-        for (int64_t p = from; p < to; p += kRun) {
-          const int64_t end = std::min(to, p + kRun), column = p * s.core.columns;
+        for (int64_t p = from; p < to; p += s.run) {
+          const int64_t end = std::min(to, p + s.run), column = p * s.core.columns;
           const int64_t n = std::min((end - p) * s.core.columns, s.columns - column);
           logits_of(a, s, i0, i1, p, end, b + (p - p0) * s.core.panel_bytes(s.width), copy, p > from && s.units <= kWhole, logits, stride);
           for (int64_t i = i0; i < i1; ++i) {
             const float* x = logits + (i - i0) * stride;
             Part& part = parts[split * s.row_chunk + i - r0];
-            if (p == split * kSplit) part = Part{};
+            if (p == split * s.split) part = Part{};
             join(part, part_of(x, n, out.entropy != nullptr, out.mean != nullptr));
             if (targets[i] >= column && targets[i] < column + n) at_target[i - r0] = x[targets[i] - column];
             if (a.shares) {

@@ -1,5 +1,5 @@
-// softmax_shares_backward: dlogits (M, V) = dlogp ([v = target] - shares e^(top - lse)), at the target 1 - e^logp; tops (M, V / 256) are of
-// tiles of 256 columns. target < 0: 0. May lie over shares. source: lib/ops/softmax_shares.ts
+// softmax_shares_backward: dlogits (M, V) = dlogp ([v = target] - shares e^(top - lse)), at the target 1 - e^logp; tops (M, V / 192) are of
+// tiles of 192 columns. target < 0: 0. May lie over shares. source: lib/ops/softmax_shares.ts
 #include "kernels.h"
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kRows = 4, kTile = 256;  // of a task; columns
+constexpr int64_t kRows = 4, kTile = 192;  // of a task; columns
 
 template <class T> void backward(const SoftmaxSharesBackward& a, Context& c, const T* shares, T* dlogits) {
   const int64_t rows = a.targets.size(), columns = a.shares.last(), tiles = a.tops.last();

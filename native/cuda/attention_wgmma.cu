@@ -90,10 +90,27 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
   typename Shared<Size>::Keys::Turn turn, before;
   Softmax<kKeys> softmax;
   Fragments<kKeys> p;  // of the tile before, whose product with V is to come
-  float out[Size / 2];
+  float out[Size / 2], score[kKeys / 2], shrink[2];
   int32_t head = 0, first_row = 0;  // whose sums those are
   bool begun = false;
 
+  const auto multiply_scores = [&](const auto& q, const auto& k) {
+    consumer.wait_turn();
+    ptx::wgmma_fence();
+    multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());
+  };
+  const auto multiply_values = [&] {
+    const auto v = shared.v.wait(before);
+    ptx::wgmma_fence();
+    accumulate(out, p, v);
+  };
+  // The scores become exponentials, and their keys may go.
+  const auto exponentiate = [&](const TileWalk& walk, const auto& k) {
+    if (!walk.all_visible())
+      hide<kKeys>(score, -INFINITY, a.mask, k.labels(), place.column, first_row + place.row, walk.tile() * kKeys + place.column);
+    shared.k.release(turn);
+    softmax.step(score, a.scale2, shrink);
+  };
   const auto finish = [&] {
     float factor[2];
 #pragma unroll
@@ -114,56 +131,43 @@ __device__ __forceinline__ void consume(const Shared<Size>& shared, const CUtens
 
   consumer.begin_turns();
   each_item<kQueries<Size>, kKeys>(a, [&](Item item) {
+    item.walk.next();
     const auto q = shared.q.wait(q_turn);
-    for (bool first = true; item.walk.next(); first = false, turn.advance()) {
-      float score[kKeys / 2], shrink[2];
+    const auto first = shared.k.wait(turn);
+    multiply_scores(q, first);
+    if (begun) multiply_values();  // the last of the item before
+    consumer.pass_turn();
+    ptx::wgmma_wait<0>();
+    if (begun) {
+      shared.v.release(before);
+      finish();
+    }
+    softmax = {};
+    clear(out);
+    head = item.head;
+    first_row = item.first + consumer.first_row();
+    exponentiate(item.walk, first);
+    p.pack(score);
+    before = turn;
+    begun = true;
+    for (turn.advance(); item.walk.next(); turn.advance()) {
       const auto k = shared.k.wait(turn);
-      consumer.wait_turn();
-      ptx::wgmma_fence();
-      multiply_transposed<kKeys>(score, q, consumer.first_row(), k.rows());
-      if (begun) {
-        const auto v = shared.v.wait(before);
-        ptx::wgmma_fence();
-        accumulate(out, p, v);
-        consumer.pass_turn();
-        ptx::wgmma_wait<1>();  // the scores; the product with V runs under the softmax
-      } else {
-        consumer.pass_turn();
-        ptx::wgmma_wait<0>();
-      }
-      if (item.walk.ended()) {
-        shared.q.release(q_turn);
-        q_turn.advance();
-      }
-      if (first) {
-        if (begun) {
-          ptx::wgmma_wait<0>();  // the last product of the item before
-          shared.v.release(before);
-          finish();
-          begun = false;
-        }
-        softmax = {};
-        clear(out);
-        head = item.head;
-        first_row = item.first + consumer.first_row();
-      }
-      if (!item.walk.all_visible())
-        hide<kKeys>(score, -INFINITY, a.mask, k.labels(), place.column, first_row + place.row,
-                    item.walk.tile() * kKeys + place.column);
-      shared.k.release(turn);
-      softmax.step(score, a.scale2, shrink);
+      multiply_scores(q, k);
+      multiply_values();
+      consumer.pass_turn();
+      ptx::wgmma_wait<1>();  // the scores; the product with V runs under the softmax
+      exponentiate(item.walk, k);
       ptx::wgmma_wait<0>();
-      if (begun) shared.v.release(before);
+      shared.v.release(before);
 #pragma unroll
       for (int x = 0; x < Size / 2; ++x) out[x] *= shrink[x / 2 % 2];
       p.pack(score);
       before = turn;
-      begun = true;
     }
+    shared.q.release(q_turn);
+    q_turn.advance();
   });
-  const auto v = shared.v.wait(before);
-  ptx::wgmma_fence();
-  accumulate(out, p, v);
+  multiply_values();
   ptx::wgmma_wait<0>();
   shared.v.release(before);
   finish();

@@ -1,5 +1,5 @@
 // linear_logprob: log_softmax_gather(hidden (M, C) weight (V, C)^T, targets (M)) without (M, V) logits in memory. Kept where asked for: tops
-// (M, V / 256), the highest logit of each tile of columns, and shares (M, V) = e^(logit - top).
+// (M, V / 192), the highest logit of each tile of columns, and shares (M, V) = e^(logit - top).
 // source: lib/ops/linear_logprob.ts; arXiv:2411.09009.  On capability 9.0 in bf16 the fused kernel of linear_logprob_wgmma.cu runs.
 // Elsewhere: some rows at a time, their fp32 logits in scratch, by gemm and then log_softmax_gather; a block keeps a tile of a row.
 // budget: logits of a chunk take at most 128 MiB (one row where a row is longer).  limits: gemm's.  measured: not yet.

@@ -2,10 +2,10 @@
 //   per row and part of the vocabulary: high = max z, sum = S e^(z - high), weighted = S e^(z - high) (z - high), plain = S z, z[target];
 //   a second kernel joins the parts: lse = high + ln sum, entropy = ln sum - weighted / sum.  source: arXiv:2411.09009
 //   Kept for a backward, where asked for: e^(z - top) in bf16, top the highest z of the row's tile, which are the sums' own terms.
-// tiling: a block is 128 rows and one part of the vocabulary, 256 columns at a time; k in steps of 64 through a ring of 4 stages.
-//   One warpgroup brings tiles by TMA, two multiply 64 rows each (wgmma m64n256k16). Blocks walk the vocabulary alike, so weight comes
-//   from the L2. Parts follow the shape alone: as many as bring the grid to 128 blocks.
-// budget: 168 registers at entry (24 / 240 / 240), 193 KiB shared, no spills.  limits: C a multiple of 8; M, V < 2^31.
+// tiling: a block is 192 rows and one part of the vocabulary, 192 columns at a time; k in steps of 64 through a ring of 4 stages.
+//   One warpgroup brings tiles by TMA, three multiply 64 rows each (wgmma m64n192k16): while one sums up, two multiply. Blocks walk the
+//   vocabulary alike, so weight comes from the L2. Parts follow the shape alone: as many as bring the grid to 132 blocks.
+// budget: 128 registers at entry (24 for the producer, 160 for consumers), 193 KiB shared, no spills.  limits: C a multiple of 8; M, V < 2^31.
 // measured: H200, 4096 x 2048 x 65536: 712 TFLOP/s. bench/results.
 #include "attention_wgmma.h"
 #include "common/elements.h"
@@ -17,9 +17,9 @@ namespace {
 
 using hopper::kConsumerRows;
 
-constexpr int kConsumers = 2, kRows = kConsumers * hopper::kConsumerRows, kColumns = 256, kDepth = 64, kStages = 4;
-constexpr int64_t kBlocks = 128;  // that a grid should have
-constexpr float kLog2e = 1.44269504f;
+constexpr int kConsumers = 3, kRows = kConsumers * hopper::kConsumerRows, kColumns = 192, kDepth = 64, kStages = 4;
+constexpr int64_t kBlocks = 132;  // that a grid should have
+constexpr float kLog2e = 1.44269504f, kMissing = -1e30f;  // the logit of a column that is not there
 static_assert(kColumns == kTopColumns);
 
 // A step's operands: rows of hidden and of weight, 64 of C.
@@ -112,33 +112,39 @@ struct Kept {
 };
 
 // Sums up the thread's logits of one of its two rows: z[4 j + 2 i + c] of column first + 8 j + c. high is that of all four threads of the row.
-template <bool Statistics>
+// Where the tile is not whole, some are kMissing. None is -inf: they are sums of products.
+template <bool Statistics, bool Whole>
 __device__ __forceinline__ Part sum_up(const float (&z)[kColumns / 2], int i, int32_t first, int32_t target, const Kept& kept) {
   Part p = {-INFINITY, 0, 0, 0, -INFINITY};
+  const auto logit = [&](int j, int c) { return z[4 * j + 2 * i + c]; };
   if (target - first >= 0 && target - first < kColumns) {
 #pragma unroll
     for (int j = 0; j < kColumns / 8; ++j)
 #pragma unroll
       for (int c = 0; c < 2; ++c)
-        if (first + 8 * j + c == target) p.target = z[4 * j + 2 * i + c];
+        if (first + 8 * j + c == target) p.target = logit(j, c);
   }
 #pragma unroll
-  for (int j = 0; j < kColumns / 8; ++j) p.high = fmaxf(p.high, fmaxf(z[4 * j + 2 * i], z[4 * j + 2 * i + 1]));
+  for (int j = 0; j < kColumns / 8; ++j) p.high = fmaxf(p.high, fmaxf(logit(j, 0), logit(j, 1)));
   p.high = fmaxf(p.high, __shfl_xor_sync(~0u, p.high, 1));
   p.high = fmaxf(p.high, __shfl_xor_sync(~0u, p.high, 2));
-  const float base = p.high == -INFINITY ? 0.0f : p.high;
+  const float base = p.high * kLog2e;
 #pragma unroll
   for (int j = 0; j < kColumns / 8; j += 4) {
     float e[8];
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-      const float d = z[4 * (j + k / 2) + 2 * i + k % 2] - base;
-      e[k] = ptx::exp2(d * kLog2e);
+      const float x = logit(j + k / 2, k % 2), t = fmaf(x, kLog2e, -base);
+      e[k] = ptx::exp2(t);
       p.sum += e[k];
-      if (Statistics) p.weighted = fmaf(e[k], fmaxf(d, -200.0f), p.weighted);  // e = 0 where d = -inf
+      if (Statistics) {
+        p.weighted = fmaf(e[k], t, p.weighted);
+        p.plain += Whole || x > kMissing ? x : 0.0f;
+      }
     }
     if (kept.any) kept.put(j, e);
   }
+  p.weighted *= 1 / kLog2e;
   return p;
 }
 
@@ -197,16 +203,11 @@ __global__ void __launch_bounds__(hopper::kThreads<kConsumers>, 1)
       ptx::wgmma_wait<0>();
       ring.release(before);
       const int32_t column = tile * kColumns + place.column, left = problem.columns - tile * kColumns;
-      if (Statistics) {
+      const bool whole = left >= kColumns;
+      if (!whole) {
 #pragma unroll
-        for (int j = 0; j < kColumns / 2; ++j) part[j / 2 % 2].plain += z[j];
-      }
-      if (left < kColumns) {  // columns that are not there are zeros: none to the plain sum, e^-inf to the other
-#pragma unroll
-        for (int j = 0; j < kColumns / 8; ++j)
-#pragma unroll
-          for (int e = 0; e < 4; ++e)
-            if (column + 8 * j + e % 2 >= problem.columns) z[4 * j + e] = -INFINITY;
+        for (int x = 0; x < kColumns / 2; ++x)
+          if (place.column + 8 * (x / 4) + x % 2 >= left) z[x] = kMissing;
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
@@ -214,7 +215,7 @@ __global__ void __launch_bounds__(hopper::kThreads<kConsumers>, 1)
                            .to = problem.shares + static_cast<int64_t>(row[i]) * problem.columns + tile * kColumns,
                            .left = row[i] < problem.rows ? left : 0,
                            .wide = problem.columns % 8 == 0};
-        const Part of_tile = sum_up<Statistics>(z, i, column, target[i], kept);
+        const Part of_tile = whole ? sum_up<Statistics, true>(z, i, column, target[i], kept) : sum_up<Statistics, false>(z, i, column, target[i], kept);
         if (kept.any && kept.left > 0 && place.column == 0) problem.tops[row[i] * tiles + tile] = of_tile.high;
         part[i].join(of_tile);
       }

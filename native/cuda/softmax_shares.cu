@@ -1,17 +1,17 @@
 // softmax_shares_backward: dlogits (M, V) = dlogp ([v = target] - shares e^(top - lse)), at the target 1 - e^logp; rows of 0 where there
-// is no target; may lie over shares. tops (M, V / 256) are of tiles of 256 columns. source: lib/ops/softmax_shares.ts.
+// is no target; may lie over shares. tops (M, V / 192) are of tiles of 192 columns. source: lib/ops/softmax_shares.ts.
 // tiling: a block takes a tile of a row, kSteps vectors a thread.
 // budget: bytes: 2 V elements a row. One exponential a vector. At most 40 registers.
 // limits: none; V no multiple of 8 goes by single elements.  measured: not yet.
 #include "common/elements.h"
 #include "common/grid.h"
 #include "kernels.h"
+#include "linear_logprob.h"
 
 namespace attune::cuda {
 namespace {
 
 constexpr int kSteps = 2, kThreads = 256;
-constexpr int64_t kTopColumns = 256;  // that share a top
 
 struct Rows {
   const int32_t* targets;
