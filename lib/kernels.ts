@@ -172,7 +172,7 @@ export const sumSquares = sumSquaresOp;
 
 /**
  * One AdamW update of w from the gradient g, moments m and v (all of one shape), scalars scale, lr, bias1 = 1 - beta1^t and bias2 = 1 - beta2^t; `master` is the
- * float32 copy where w is bfloat16. Gives w2, master2, m2, v2 and g2 = 0.
+ * float32 copy where w is bfloat16. Gives w2, master2, m2 and v2.
  *
  * @see arXiv:1711.05101, torch.optim.AdamW
  */

@@ -21,7 +21,9 @@ function header() {
     return `struct ${pascal(d.name)} {\n${lines.filter(Boolean).join("\n")}\n};`;
   });
   const letters = (d) => paramsOf(d).map(([, kind]) => (kind === "numbers" ? "l" : "d")).join("");
-  const infos = ops.map((d) => `    {"${d.name}", ${d.inputs.length}, ${d.optional.length}, ${d.outputs.length}, "${letters(d)}"},`);
+  const slots = (d) => [...d.inputs, ...d.optional];
+  const ontoOf = (d) => Object.values(d.accumulate).reduce((bits, slot) => bits | (1 << slots(d).indexOf(slot)), 0);
+  const infos = ops.map((d) => `    {"${d.name}", ${d.inputs.length}, ${d.optional.length}, ${d.outputs.length}, "${letters(d)}", ${ontoOf(d)}},`);
   const list = ops.map((d, i) => `  X(${i}, ${d.name}, ${pascal(d.name)})`).join(" \\\n");
   return `// Generated from the op registry by \`npm run generate\`. Do not edit.
 #pragma once
@@ -46,6 +48,7 @@ struct OpInfo {
   const char* name;
   int inputs, optionals, outputs;
   const char* params;  // one letter each: 'd' double, 'l' list
+  uint32_t onto;       // a bit for each slot that an output is added onto, if it is there
 };
 
 constexpr OpInfo kOps[] = {

@@ -12,17 +12,17 @@ const scalar = (v: number): ReturnType<typeof floats> => floats([], [v]);
 export const adamwOp = defineOp({
   name: "adamw",
   doc:
-    "d = g scale; m' = b1 m + (1-b1) d; v' = b2 v + (1-b2) d^2; p' = p (1 - lr decay) - lr/bias1 m' / (sqrt(v')/sqrt(bias2) + eps); g' = 0. " +
+    "d = g scale; m' = b1 m + (1-b1) d; v' = b2 v + (1-b2) d^2; p' = p (1 - lr decay) - lr/bias1 m' / (sqrt(v')/sqrt(bias2) + eps). " +
     "p is `master` (float32) where given, and w its rounded copy; else w.  arXiv:1711.05101, torch.optim.AdamW",
   inputs: ["g", "m", "v", "scale", "lr", "bias1", "bias2", "w"],
   optional: ["master"],
-  outputs: ["w2", "master2", "m2", "v2", "g2"],
+  outputs: ["w2", "master2", "m2", "v2"],
   attrs: { beta1: "number", beta2: "number", eps: "number", decay: "number" },
-  inplace: { w2: "w", master2: "master", m2: "m", v2: "v", g2: "g" },
+  inplace: { w2: "w", master2: "master", m2: "m", v2: "v" },
   infer: (t) => {
     need([t.g, t.m, t.v].every((x) => size(x) === size(t.w)), () => `adamw: g, m and v must have the size of w ${show(t.w)}, got ${show(t.g)}, ${show(t.m)}, ${show(t.v)}`);
     need(t.w.dtype === "float32" || !!t.master, () => `adamw: a ${t.w.dtype} weight needs a float32 master`);
-    return { w2: t.w, ...(t.master && { master2: t.master }), m2: t.m, v2: t.v, g2: t.g };
+    return { w2: t.w, ...(t.master && { master2: t.master }), m2: t.m, v2: t.v };
   },
   compose: ({ g, m, v, scale, lr, bias1, bias2, w, master }, { beta1, beta2, eps, decay }) => {
     const d = mul(g, scale);
@@ -32,9 +32,9 @@ export const adamwOp = defineOp({
     const root = mul(v2, rsqrt(add(mul(v2, bias2), fill(1e-300, v2.type.shape)))); // sqrt(v2 / bias2), 0 at 0
     const step = div(div(m2, bias1), add(root, eps));
     const next = sub(mul(p, sub(fill(1, []), mul(lr, decay))), mul(step, lr));
-    return { w2: next, ...(master && { master2: next }), m2, v2, g2: fill(0, g.type.shape) };
+    return { w2: next, ...(master && { master2: next }), m2, v2 };
   },
-  cost: (t) => ({ flops: 12 * size(t.w), bytes: 2 * bytes(t.g) + 2 * bytes(t.m) + 2 * bytes(t.v) + 2 * bytes(t.w) + (t.master ? 2 * bytes(t.master) : 0) }),
+  cost: (t) => ({ flops: 12 * size(t.w), bytes: bytes(t.g) + 2 * bytes(t.m) + 2 * bytes(t.v) + 2 * bytes(t.w) + (t.master ? 2 * bytes(t.master) : 0) }),
   bench: (d) => {
     const x = normal32(d.intermediate, d.hidden);
     const half = d.dtype === "bfloat16" && { master: x };

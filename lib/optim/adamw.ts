@@ -28,7 +28,7 @@ function runsOf(parameters: readonly Trained[]): { readonly first: Trained; read
 }
 
 /**
- * inputs/{scale, lr, bias1, bias2} (scalars) -> weights, moments and, for bfloat16 weights, float32 masters updated; gradients zeroed.
+ * inputs/{scale, lr, bias1, bias2} (scalars) -> weights, moments and, for bfloat16 weights, float32 masters updated.
  * `parameters` stand in the order in which they lie in memory; `scale` is the clipping factor; bias1 = 1 - beta1^t, bias2 = 1 - beta2^t.
  */
 export function updateProgram(parameters: readonly Trained[], dtype: DType, a: AdamwOptions): Graph {
@@ -46,7 +46,6 @@ export function updateProgram(parameters: readonly Trained[], dtype: DType, a: A
       if (p) store(p.out, r.master2);
       store(m.out, r.m2);
       store(v.out, r.v2);
-      store(g.out, r.g2);
     }
   });
 }

@@ -89,6 +89,8 @@ export interface Addon {
     outputNames: readonly string[],
     /** For each output where it goes, or undefined; the caller holds on to it until the promise settles. */
     into: readonly (HostArray | undefined)[],
+    /** A buffer whose content counts as zeros, or "". */
+    overwrite: string,
     /** 0 not, 1 each instruction as it comes, 2 among repeats of itself. */
     timing: number,
   ): Promise<(HostArray | number)[]>;

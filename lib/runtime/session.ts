@@ -43,6 +43,11 @@ export interface RunOptions {
    */
   readonly into?: Readonly<Record<string, HostArray>>;
   /**
+   * A shared buffer whose content counts as zeros: what the program would add onto it is written over it. StateError where the program reads some of it
+   * before it writes there, or leaves some.
+   */
+  readonly overwrite?: string;
+  /**
    * Time each instruction; read the sums with `profile`. With `repeats`, on a GPU, each is timed as a graph of repeats of itself, what it changes being
    * put back, so that no launch is waited for; on a CPU as it comes. What the run computes is the same.
    */
@@ -139,7 +144,7 @@ export class Session {
    */
   async run(program: LoadedProgram, options: RunOptions = {}): Promise<Record<string, HostArray>> {
     const id = this.own(program);
-    const { counts = {}, inputs = {}, into = {}, profile = false } = options;
+    const { counts = {}, inputs = {}, into = {}, overwrite = "", profile = false } = options;
     for (const name of Object.keys(counts)) {
       if (!program.dims.some((d) => d.name === name)) {
         const known = program.dims.map((d) => d.name).join(", ") || "none";
@@ -157,7 +162,7 @@ export class Session {
     }
     const places = outputs.map((name) => into[name]);
     const arrays = await this.abortable(options, (token) =>
-      this.addon.run(this.handle, token, id, used, Object.keys(inputs), Object.values(inputs), outputs, places, profile === "repeats" ? 2 : Number(profile)),
+      this.addon.run(this.handle, token, id, used, Object.keys(inputs), Object.values(inputs), outputs, places, overwrite, profile === "repeats" ? 2 : Number(profile)),
     );
     const result = (a: HostArray | number, i: number): HostArray => (typeof a === "number" ? places[i]!.subarray(0, a) : a);
     return Object.fromEntries(outputs.map((name, i) => [name, result(arrays[i]!, i)]));

@@ -111,7 +111,7 @@ export class Micro {
   }
 
   /** Run one micro-batch; `inputs` beside the tokens. Returns the program's outputs. */
-  async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: Pick<RunOptions, "profile" | "signal"> = {}): Promise<Outputs> {
+  async run(fed: Fed, scale: number, extra: Record<string, Int32Array | Float32Array>, options: Pick<RunOptions, "profile" | "signal" | "overwrite"> = {}): Promise<Outputs> {
     if (options.profile) this.profiled++;
     const counts: Record<string, number> = { tokens: fed.micro.tokens };
     const inputs: Record<string, Int32Array | Float32Array> = { ...tokenInputs(fed.micro), "inputs/scale": Float32Array.of(scale), ...extra };
@@ -176,7 +176,7 @@ export class Engine {
     return Math.sqrt((out["outputs/sum_squares"] as Float32Array)[0]!);
   }
 
-  /** One AdamW update (`t` counts from 1) from the accumulated gradient, which it zeroes. */
+  /** One AdamW update (`t` counts from 1) from the accumulated gradient. */
   async update(t: number, lr: number, norm: number, maxGradNorm: number): Promise<void> {
     const { beta1, beta2 } = this.#adam;
     await this.loaded.session.run(this.#update, {

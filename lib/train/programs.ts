@@ -31,6 +31,8 @@ export interface Sizes {
   readonly examples: number;
   readonly chunks: number;
 }
+/** The buffer in which all gradients lie: a step's first micro-batch overwrites it. */
+export const GRADIENTS = "grads/all";
 /** What the head keeps of its logits for their gradient: themselves, in fp32; their shares of the softmax, in the model's type; nothing, so that they are computed twice. */
 export type Kept = "logits" | "shares" | "nothing";
 export type LossSpec =

@@ -14,6 +14,7 @@ import type { ScoreSizes } from "../engine/programs.ts";
 import type { Outputs } from "../engine/scorer.ts";
 import type { SessionOptions } from "../runtime/session.ts";
 import { compileTraining, cutHead, Engine, type Fed } from "./engine.ts";
+import { GRADIENTS } from "./programs.ts";
 import { evaluate } from "./evaluation.ts";
 import { headsOf, layoutsOf, lossOf, setsOf, shrinking, type Layout, type Layouts } from "./layout.ts";
 import { memoryOfRun, refuseIfTooLarge } from "./memory.ts";
@@ -154,7 +155,8 @@ export class Trainer {
     const queued: Promise<Outputs>[] = [];
     for (const [i, { fed, inputs }] of micros.entries()) {
       if (i >= AHEAD) await queued[i - AHEAD];
-      const running = engine.training.run(fed, 1 / Math.max(1, divisor), inputs, { profile: engine.profile });
+      const overwrite = i === 0 ? GRADIENTS : ""; // the gradient of the step before
+      const running = engine.training.run(fed, 1 / Math.max(1, divisor), inputs, { profile: engine.profile, overwrite });
       running.catch(() => {}); // the first that fails is the one awaited
       queued.push(running);
     }

@@ -156,7 +156,7 @@ Napi::Value unload(const Info& info) {
   return act(info, w, 0, [id](Session& session, const Cancel&) { return session.unload(id); });
 }
 
-// run(handle, token, id, counts, inputNames, inputArrays, outputNames, into, timing) -> Promise<typed arrays, in that order>
+// run(handle, token, id, counts, inputNames, inputArrays, outputNames, into, overwrite, timing) -> Promise<typed arrays, in that order>
 Napi::Value run(const Info& info) {
   const Napi::Env env = info.Env();
   Worker& w = open_worker_of(info);
@@ -178,7 +178,8 @@ Napi::Value run(const Info& info) {
     request->outputs.push_back(text_arg(env, wanted.Get(i), "outputs"));
     request->into.push_back(lent_arg(env, into.Get(i), request->outputs.back()));
   }
-  request->timing = static_cast<Timing>(integer_arg(env, info[8], "timing", 0, 2));
+  request->overwrite = text_arg(env, info[8], "overwrite");
+  request->timing = static_cast<Timing>(integer_arg(env, info[9], "timing", 0, 2));
   c->work = [request, outputs](Session& session, const Cancel& cancel) { return session.run(*request, cancel, outputs.get()); };
   c->end = [request, outputs](Session& session) { return session.end(*request, outputs.get()); };
   c->result = [outputs](Napi::Env e) -> Napi::Value {

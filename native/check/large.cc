@@ -239,7 +239,7 @@ std::string update(Device& gpu, int64_t n) {
   return rows_agree(gpu, {g, m, v, w, master}, master, [&](auto& in, const Tensor& out) {
     const bool whole = in[0].shape[0] == n;  // in place, as a step does it
     const auto home = [&](const Tensor& t) { return whole ? t : gpu.tensor(t.dtype, {t.shape[0]}); };
-    gpu.run("adamw", Adamw{in[0], in[1], in[2], scale, lr, bias1, bias2, in[3], in[4], home(in[3]), out, home(in[1]), home(in[2]), home(in[0]), 0.9, 0.999, 1e-8, 0.1});
+    gpu.run("adamw", Adamw{in[0], in[1], in[2], scale, lr, bias1, bias2, in[3], in[4], home(in[3]), out, home(in[1]), home(in[2]), 0.9, 0.999, 1e-8, 0.1});
   });
 }
 

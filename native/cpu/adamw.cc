@@ -1,6 +1,6 @@
 // adamw: one AdamW update of flat parameters in one pass over memory, in torch.optim.AdamW's order (Loshchilov & Hutter 2019,
 // arXiv:1711.05101, algorithm 2): d = g scale; m = b1 m + (1 - b1) d; v = b2 v + (1 - b2) d^2;
-// p = p (1 - lr decay) - (lr / bias1) m / (sqrt(v) / sqrt(bias2) + eps). The gradient is set to 0 for the next step.
+// p = p (1 - lr decay) - (lr / bias1) m / (sqrt(v) / sqrt(bias2) + eps).
 // The parameter is `master` (fp32) where there is one, `w` being its rounded copy; else `w` itself.
 #include "kernels.h"
 
@@ -25,7 +25,6 @@ void run(const Adamw& a, Context& c, const G* g, const P* p, W* w2) {
   const V root = set(static_cast<float>(1 / std::sqrt(static_cast<double>(*a.bias2.as<float>()))));
   const float *m = a.m.as<float>(), *v = a.v.as<float>();
   float *m2 = a.m2.as<float>(), *v2 = a.v2.as<float>(), *master2 = a.master2.as<float>();
-  G* g2 = a.g2.as<G>();
   const int64_t n = a.g.size();
   c.parallel((n + kPiece - 1) / kPiece, [&](int64_t task, int) {
     const int64_t base = task * kPiece;
@@ -39,7 +38,6 @@ void run(const Adamw& a, Context& c, const G* g, const P* p, W* w2) {
       store(v2 + i, square, mask);
       if (master2) store(master2 + i, next, mask);
       if (w2) store(w2 + i, next, mask);
-      if (g2) store(g2 + i, zero(), mask);
     });
   });
 }

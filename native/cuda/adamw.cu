@@ -1,10 +1,10 @@
 // adamw: one update of flat parameters in one pass over memory, in torch.optim.AdamW's order: d = g scale; m' = b1 m + (1 - b1) d;
-// v' = b2 v + (1 - b2) d^2; p' = p (1 - lr decay) - (lr / bias1) m' / (sqrt(v') / sqrt(bias2) + eps); g' = 0 for the next step.
+// v' = b2 v + (1 - b2) d^2; p' = p (1 - lr decay) - (lr / bias1) m' / (sqrt(v') / sqrt(bias2) + eps).
 // p is `master` (fp32) where there is one, w being its rounded copy; else w itself.
 // source: lib/ops/adamw.ts; Loshchilov & Hutter 2019 (arXiv:1711.05101), algorithm 2.
 // tiling: a flat range, four elements an access, kSteps accesses of each array in flight; blocks stride over the range, so that each
 // thread forms the step's scalars (in float64, as the CPU does) once.
-// budget: bytes an element: 30 for bf16 weights and gradients with a master (16 read, 14 written); 32 for fp32 without. At most 72
+// budget: bytes an element: 30 for bf16 weights and fp32 gradients with a master (16 read, 14 written); 28 for fp32 without. At most 72
 // registers.
 // limits: a weight without a master must be fp32.
 // measured: H200, 33.6M weights, fp32 masters and bf16 copies: 3682 GB/s, in a step 3905, 92% of a copy. bench/results.
@@ -23,7 +23,6 @@ template <class G, class W> struct Arrays {
   const float *m, *v, *p;
   W* w2;
   float *master2, *m2, *v2;
-  G* g2;
 };
 struct Scalars {
   const float *scale, *lr, *bias1, *bias2;
@@ -57,7 +56,6 @@ template <int N, class G, class W> __global__ void __launch_bounds__(kThreads)
       const int64_t i = base + k * stride;
       if (i >= end) continue;
       float mean[N], square[N], next[N];
-      const float zero[N] = {};
 #pragma unroll
       for (int j = 0; j < N; ++j) {
         const float d = g[k][j] * scale;
@@ -69,7 +67,6 @@ template <int N, class G, class W> __global__ void __launch_bounds__(kThreads)
       if (a.v2) store(a.v2 + i, square);
       if (a.master2) store(a.master2 + i, next);
       if (a.w2) store(a.w2 + i, next);
-      if (a.g2) store(a.g2 + i, zero);
     }
   }
 }
@@ -77,7 +74,7 @@ template <int N, class G, class W> __global__ void __launch_bounds__(kThreads)
 template <class G, class W> void run(const Adamw& a, Stream& stream) {
   const float* p = a.master ? a.master.as<float>() : a.w.as<float>();
   const Arrays<G, W> arrays{a.g.as<G>(),           a.m.as<float>(),  a.v.as<float>(),  p,           a.w2.as<W>(),
-                            a.master2.as<float>(), a.m2.as<float>(), a.v2.as<float>(), a.g2.as<G>()};
+                            a.master2.as<float>(), a.m2.as<float>(), a.v2.as<float>()};
   const Scalars scalars{
       a.scale.as<float>(), a.lr.as<float>(), a.bias1.as<float>(), a.bias2.as<float>(), a.beta1, a.beta2, a.eps, a.decay};
   const int64_t n = a.g.size(), whole = n / kVector * kVector;

@@ -166,7 +166,8 @@ Status Session::load(Program given, uint32_t* id) {
     if (!larger)
       return no_room("arena", program.arena, "a smaller tokens_per_batch takes less");
     arena_ = std::move(larger);
-    for (auto& [other, loaded] : programs_) loaded->recording.reset();  // it kept addresses
+    for (auto& [other, loaded] : programs_)
+      for (auto& [name, way] : loaded->ways) way.recording.reset();  // it kept addresses
   }
   for (auto& [buffer, copy] : copies) {
     derived_bytes_ += copy.memory.bytes();
@@ -263,7 +264,7 @@ Status Session::make_output(const Loaded& p, const RunRequest& request, size_t i
   return out->make(name, t.dtype, std::vector<int64_t>(t.shape, t.shape + t.rank));
 }
 
-void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& counts) {
+void Session::execute(Loaded& p, const Way& way, size_t index, const std::vector<int64_t>& counts) {
   const Instruction& code = p.program.code[index];
   Tensor tensors[kMaxSlots];
   const size_t slots = code.slots.size();
@@ -276,7 +277,7 @@ void Session::execute(Loaded& p, size_t index, const std::vector<int64_t>& count
   forbid(arena_.data(), arena_.bytes());  // a kernel may touch what its instruction names, and nothing else
   for (size_t i = 0; i < slots; ++i) {
     const Slot& s = code.slots[i];
-    if (s.space == Slot::kAbsent) continue;
+    if (s.space == Slot::kAbsent || way.leaves_out(index, i)) continue;
     const Memory& space = space_of(s);
     tensors[i] = tensor_of(s.type, counts, space.data() + s.offset);
     forbid(whole_of(s).data(), whole_of(s).bytes());
@@ -316,10 +317,12 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
     if (p.index_of(name) == p.spaces.size())
       return Status::bad(Fault::state, "output " + name + ": this program has no such buffer");
   }
+  Way* way = nullptr;
+  if (Status s = way_of(p, request.overwrite, &way); !s.ok()) return s;
   if (machine_ && cancel.load(std::memory_order_relaxed)) return Status::bad(Fault::cancelled, "run: cancelled before it began");
   if (Status s = copy_inputs(p, request); !s.ok()) return s;
   if (machine_) {
-    Status begun = execute_recorded(p, request.timing);
+    Status begun = execute_recorded(p, *way, request.timing);
     if (begun.ok()) begun = queue_outputs(p, request, outputs);
     if (!begun.ok()) (void)machine_->finish();  // before host memory is written again that a queued copy may still read
     return begun;
@@ -328,10 +331,10 @@ Status Session::run(RunRequest& request, const Cancel& cancel, std::vector<HostA
     if (cancel.load(std::memory_order_relaxed))
       return Status::bad(Fault::cancelled, "run: cancelled before instruction " + std::to_string(i));
     if (request.timing == Timing::none) {
-      execute(p, i, request.counts);
+      execute(p, *way, i, request.counts);
     } else {
       const auto start = std::chrono::steady_clock::now();
-      execute(p, i, request.counts);
+      execute(p, *way, i, request.counts);
       p.nanoseconds[i] += std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
     }
   }

@@ -76,6 +76,7 @@ struct RunRequest {
   std::vector<HostArray> inputs;      // every inputs/ buffer, in-use elements
   std::vector<std::string> outputs;   // what to copy out, by name
   std::vector<Lent> into;             // and where to, one for each
+  std::string overwrite;              // a buffer whose content counts as zeros; empty: none
   Timing timing = Timing::none;
   uint32_t turn = 0;  // set by `run`
 };
@@ -130,6 +131,7 @@ class Session {
 
  private:
   struct Loaded;
+  struct Way;
   class RunContext;
   using Buffers = std::unordered_map<std::string, std::unique_ptr<BufferState>>;
 
@@ -148,9 +150,10 @@ class Session {
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
   Status make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const;
-  void execute(Loaded& p, size_t index, const std::vector<int64_t>& counts);
+  Status way_of(Loaded& p, const std::string& overwrite, Way** out) const;
+  void execute(Loaded& p, const Way& way, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given);
-  Status execute_recorded(Loaded& p, Timing timing);
+  Status execute_recorded(Loaded& p, Way& way, Timing timing);
   Status queue_outputs(Loaded& p, const RunRequest& request, std::vector<HostArray>* outputs);
 
   const Device* device_ = nullptr;

@@ -1,5 +1,6 @@
 // A program bound to a session's buffers. Private to session*.cc.
 #pragma once
+#include <map>
 #include <utility>
 
 #include "session.h"
@@ -17,14 +18,25 @@ inline Tensor tensor_of(const Type& type, const std::vector<int64_t>& counts, vo
   return t;
 }
 
+// How a program runs: as it stands, or with a buffer's content counted as zeros, so that its instructions write over it what they would add.
+struct Session::Way {
+  std::vector<uint32_t> left_out;  // per instruction, a bit for each slot that is left out
+  // On a device with memory of its own: the instructions' structs, and their calls.
+  std::vector<std::unique_ptr<uint8_t[]>> args;
+  std::unique_ptr<Recording> recording;
+
+  bool leaves_out(size_t instruction, size_t slot) const { return left_out[instruction] >> slot & 1; }
+};
+
 struct Session::Loaded {
   Program program;
   std::vector<BufferState*> spaces;                // one per program buffer: shared or own
   std::vector<std::unique_ptr<BufferState>> own;   // inputs/, outputs/
   int64_t own_bytes = 0;
   std::vector<double> nanoseconds;                 // per instruction, over profiled runs
-  // On a device with memory of its own: the instructions' structs, the calls, and all inputs in one block, all outputs in another, so that
-  // each travels in one copy, from and to host memory that is laid out alike.
+  std::map<std::string, Way> ways;                 // by the name of what they overwrite
+  // On a device with memory of its own: all inputs in one block, all outputs in another, so that each travels in one copy, from and to host
+  // memory that is laid out alike.
   struct Block {
     Memory device;
     int64_t bytes = 0;
@@ -38,8 +50,6 @@ struct Session::Loaded {
   };
   Turn turns[2];
   uint32_t runs = 0;  // begun so far
-  std::vector<std::unique_ptr<uint8_t[]>> args;
-  std::unique_ptr<Recording> recording;
 
   Block& block_of(const BufferState& b) { return b.name.rfind("inputs/", 0) == 0 ? inputs : outputs; }
   int64_t place_of(const BufferState& b) { return b.memory.data() - block_of(b).device.data(); }

@@ -92,35 +92,36 @@ Status Session::end(const RunRequest& request, std::vector<HostArray>* outputs) 
   return Status::good();
 }
 
-Status Session::execute_recorded(Loaded& p, Timing timing) {
+Status Session::execute_recorded(Loaded& p, Way& way, Timing timing) {
   const Program& program = p.program;
-  if (!p.recording) {
+  if (!way.recording) {
     std::vector<int64_t> capacities;
     for (const Dim& d : program.dims) capacities.push_back(d.capacity);
-    p.args.clear();
+    way.args.clear();
     std::vector<Call> calls;
-    for (const Instruction& code : program.code) {
+    for (size_t index = 0; index < program.code.size(); ++index) {
+      const Instruction& code = program.code[index];
       Tensor tensors[kMaxSlots];
       for (size_t i = 0; i < code.slots.size(); ++i) {
         const Slot& s = code.slots[i];
-        if (s.space == Slot::kAbsent) continue;
+        if (s.space == Slot::kAbsent || way.leaves_out(index, i)) continue;
         const Memory& space = s.space == Slot::kArena ? arena_ : p.spaces[s.space - Slot::kBuffers]->memory;
         tensors[i] = tensor_of(s.type, capacities, space.data() + s.offset);
       }
-      p.args.emplace_back(new uint8_t[kMaxArgs]);
-      fill_args(code, tensors, p.args.back().get());
+      way.args.emplace_back(new uint8_t[kMaxArgs]);
+      fill_args(code, tensors, way.args.back().get());
       void* scratch = code.scratch_bytes > 0 ? arena_.data() + code.scratch_offset : nullptr;
       const size_t inputs = static_cast<size_t>(kOps[code.opcode].inputs + kOps[code.opcode].optionals);
-      calls.push_back({code.opcode, p.args.back().get(), scratch, code.name.c_str(), written_over(tensors, inputs, code.slots.size())});
+      calls.push_back({code.opcode, way.args.back().get(), scratch, code.name.c_str(), written_over(tensors, inputs, code.slots.size())});
     }
-    p.recording = machine_->record(std::move(calls));
+    way.recording = machine_->record(std::move(calls));
   }
   for (const Instruction& code : program.code) {
     const OpInfo& op = kOps[code.opcode];
     for (size_t i = static_cast<size_t>(op.inputs + op.optionals); i < code.slots.size(); ++i)
       if (code.slots[i].space >= Slot::kBuffers) p.spaces[code.slots[i].space - Slot::kBuffers]->version() += 1;
   }
-  return p.recording->run(timing, p.nanoseconds.data());
+  return way.recording->run(timing, p.nanoseconds.data());
 }
 
 }  // namespace attune

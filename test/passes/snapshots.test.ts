@@ -21,7 +21,7 @@ const sizes = { tokens: 48, rows: 12, examples: 3, chunks: 1 };
 const losses: LossSpec[] = [{ kind: "sft" }, { kind: "dpo", lossType: "sigmoid", beta: 0.1, labelSmoothing: 0 }];
 
 describe.each(losses)("$kind", (loss) => {
-  const graph = lower(microStep(spec, sizes, loss, true));
+  const graph = lower(microStep(spec, sizes, loss, "logits"));
   test("the lowered graph", () => expect(`${printGraph(graph)}\n`).toMatchFileSnapshot(`snapshots/${loss.kind}_graph.txt`));
   test("the plan", () => {
     const p = plan(graph);

@@ -57,7 +57,7 @@ describe("the addon", () => {
       for (const a of values) {
         for (const b of values) {
           try {
-            await f(h, a, b, a, b, b, a, a, b);
+            await f(h, a, b, a, b, b, a, a, b, a);
           } catch (error) {
             expect(error).toBeInstanceOf(Error);
             thrown += 1;
@@ -66,7 +66,7 @@ describe("the addon", () => {
       }
     }
     expect(thrown).toBeGreaterThan(1000);
-    await addon.run(h, 1, id, [], [], [], [], [], 0);
+    await addon.run(h, 1, id, [], [], [], [], [], "", 0);
     await addon.close(h);
   });
 });

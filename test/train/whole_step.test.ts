@@ -13,7 +13,7 @@ import { encode } from "#lib/program/encode.js";
 import { scratchOf } from "#lib/runtime/host.js";
 import { Session } from "#lib/runtime/session.js";
 import type { ModelSpec } from "#lib/engine/programs.js";
-import { microStep, type LossSpec, type Sizes } from "#lib/train/programs.js";
+import { GRADIENTS, microStep, type Kept, type LossSpec, type Sizes } from "#lib/train/programs.js";
 import { normals, uniform } from "../ops/material.ts";
 
 const base: TransformerConfig = {
@@ -86,12 +86,12 @@ function collect(out: ReadonlyMap<string, Float64Array>, loss: LossSpec, scale: 
 }
 
 /** Interpret the lowered step over micro-batches, gradients carried from one to the next. */
-function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, w = weights(config)): Result {
-  const g = lower(microStep(spec(config), s, loss, keep));
+function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, kept: Kept = "logits", w = weights(config)): Result {
+  const g = lower(microStep(spec(config), s, loss, kept));
   const state = new Map([...g.buffers].filter(([k]) => k.startsWith("grads/")).map(([k, v]) => [k, new Float64Array(size(v.type))]));
   const total = { loss: 0, hits: 0, entropy: 0 };
   for (const micro of batches) {
-    const f = feed(micro, s, loss, scale, keep && loss.kind !== "sft");
+    const f = feed(micro, s, loss, scale, kept !== "nothing" && loss.kind !== "sft");
     const given = new Map([...w, ...state, ...Object.entries(f.inputs).map(([k, a]) => [k, Float64Array.from(a)] as const)]);
     const r = collect(interpret(g, given, { counts: f.counts, checkSaved: true }), loss, scale);
     addTo(total, r);
@@ -100,16 +100,17 @@ function oracle(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: Mi
   return { ...total, grads: state };
 }
 
-async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, keep = true, threads = 2): Promise<Result> {
+async function device(config: TransformerConfig, s: Sizes, loss: LossSpec, batches: MicroBatch[], scale: number, kept: Kept = "logits", threads = 2): Promise<Result> {
   const session = Session.create({ device: "cpu", threads });
   try {
-    const plan = compile(microStep(spec(config), s, loss, keep), scratchOf(session.device));
+    const plan = compile(microStep(spec(config), s, loss, kept), scratchOf(session.device));
     const program = await session.load(encode(plan));
     for (const [k, v] of weights(config)) await session.write(k, Float32Array.from(v));
     const total = { loss: 0, hits: 0, entropy: 0 };
-    for (const micro of batches) {
-      const f = feed(micro, s, loss, scale, keep && loss.kind !== "sft");
-      const out = await session.run(program, f);
+    await session.write(GRADIENTS, (await session.read(GRADIENTS)).fill(NaN));
+    for (const [i, micro] of batches.entries()) {
+      const f = feed(micro, s, loss, scale, kept !== "nothing" && loss.kind !== "sft");
+      const out = await session.run(program, { ...f, overwrite: i === 0 ? GRADIENTS : "" });
       addTo(total, collect(new Map(Object.entries(out).map(([k, v]) => [k, Float64Array.from(v)])), loss, scale));
     }
     const grads = new Map<string, Float64Array>();
@@ -146,7 +147,7 @@ describe.each(Object.entries(models))("a %s Llama", (_, config) => {
     for (const [k, v] of weights(config)) {
       const direction = normals(v.length, 3);
       const at = (t: number): number =>
-        oracle(config, sizes, loss, whole, scale, true, new Map([...weights(config), [k, v.map((x, i) => x + t * direction[i]!)]])).loss;
+        oracle(config, sizes, loss, whole, scale, "logits", new Map([...weights(config), [k, v.map((x, i) => x + t * direction[i]!)]])).loss;
       const numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
       const analytic = grads.get(k.replace("weights/", "grads/"))!.reduce((s, x, i) => s + x * direction[i]!, 0);
       expect(Math.abs(analytic - numeric), k).toBeLessThanOrEqual(1e-6 * Math.max(1, Math.abs(numeric)));
@@ -155,24 +156,25 @@ describe.each(Object.entries(models))("a %s Llama", (_, config) => {
 });
 
 describe("what must not matter", () => {
-  const variants: [string, MicroBatch[], Sizes, boolean][] = [
-    ["one example at a time", pairs.map((p) => packStep([p], { tokensPerBatch: 48 })[0]!), sizes, true],
-    ["prompts not shared", packStep(pairs, { tokensPerBatch: 60, sharePrompt: false }), { ...sizes, tokens: 60 }, true],
-    ["tokens_per_batch 12, the longest example", packStep(pairs, { tokensPerBatch: 12 }), { ...sizes, tokens: 12 }, true],
-    ["tokens_per_batch 21, prompts not shared", packStep(pairs, { tokensPerBatch: 21, sharePrompt: false }), { ...sizes, tokens: 21 }, true],
-    ["larger capacities", whole, { tokens: 200, rows: 40, examples: 7, chunks: 3 }, true],
-    ["logits computed twice, examples cut across chunks", whole, { ...sizes, rows: 7, chunks: 4 }, false],
+  const variants: [string, MicroBatch[], Sizes, Kept][] = [
+    ["one example at a time", pairs.map((p) => packStep([p], { tokensPerBatch: 48 })[0]!), sizes, "logits"],
+    ["prompts not shared", packStep(pairs, { tokensPerBatch: 60, sharePrompt: false }), { ...sizes, tokens: 60 }, "logits"],
+    ["tokens_per_batch 12, the longest example", packStep(pairs, { tokensPerBatch: 12 }), { ...sizes, tokens: 12 }, "logits"],
+    ["tokens_per_batch 21, prompts not shared", packStep(pairs, { tokensPerBatch: 21, sharePrompt: false }), { ...sizes, tokens: 21 }, "logits"],
+    ["larger capacities", whole, { tokens: 200, rows: 40, examples: 7, chunks: 3 }, "logits"],
+    ["logits computed twice, examples cut across chunks", whole, { ...sizes, rows: 7, chunks: 4 }, "nothing"],
+    ["shares of the softmax kept", whole, sizes, "shares"],
   ];
   const usuals = new Map<string, { exact: Result; run: Result }>();
   const crossed = ["sigmoid", "sft"].flatMap((loss) => ["tied", "untied"].map((model) => [`${loss}, ${model}`, losses[loss]!, models[model]!] as const));
-  test.each(crossed.flatMap((c) => variants.map((v) => [...c, ...v] as const)))("%s, %4$s: float64 to 1e-12, fp32 losses to 1e-6 and gradients to 1e-5", async (name, loss, model, _what, batches, s, keep) => {
+  test.each(crossed.flatMap((c) => variants.map((v) => [...c, ...v] as const)))("%s, %4$s: float64 to 1e-12, fp32 losses to 1e-6 and gradients to 1e-5", async (name, loss, model, _what, batches, s, kept) => {
     const usual = usuals.get(name) ?? { exact: oracle(model, sizes, loss, whole, scale), run: await device(model, sizes, loss, whole, scale) };
     usuals.set(name, usual);
-    expectSame(oracle(model, s, loss, batches, scale, keep), usual.exact, 1e-12, 1e-12);
-    expectSame(await device(model, s, loss, batches, scale, keep), usual.run, 1e-6, 1e-5);
+    expectSame(oracle(model, s, loss, batches, scale, kept), usual.exact, 1e-12, 1e-12);
+    expectSame(await device(model, s, loss, batches, scale, kept), usual.run, 1e-6, 1e-5);
   });
   test("threads: the same bits with 1, 2 and 3", async () => {
-    const [one, two, three] = [await device(base, sizes, dpo, whole, scale, true, 1), await device(base, sizes, dpo, whole, scale), await device(base, sizes, dpo, whole, scale, true, 3)];
+    const [one, two, three] = [await device(base, sizes, dpo, whole, scale, "logits", 1), await device(base, sizes, dpo, whole, scale), await device(base, sizes, dpo, whole, scale, "logits", 3)];
     for (const [k, v] of one.grads) {
       expect(two.grads.get(k), k).toEqual(v);
       expect(three.grads.get(k), k).toEqual(v);
