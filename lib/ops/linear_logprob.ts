@@ -45,13 +45,10 @@ export const linearLogprobOp = defineOp({
   bench: (d) => ({ inputs: { hidden: normal(d.rows, d.hidden), weight: weight(d.vocab, d.hidden), targets: scattered(d.rows, d.vocab) }, attrs: { keep: d.form === "dx" } }),
   samples: [
     { inputs: { hidden: normal(6, 24), weight: normal(50, 24), targets: ints([0, 49, -1, 7, 7, 31]) }, attrs: { keep: false } },
-    { inputs: { hidden: normal(0, 64), weight: normal(50, 64), targets: ints([]) }, attrs: { keep: false } },
-    { inputs: { hidden: normal(2, 72), weight: normal(4003, 72), targets: ints([4002, 0]) }, attrs: { keep: false } },
-    { inputs: { hidden: normal(3, 576), weight: weight(130, 576), targets: ints([0, 129, 64]) }, attrs: { keep: false } },
-    { inputs: { hidden: normal(40, 64), weight: normal(1100, 64), targets: ints(Array.from({ length: 40 }, (_, i) => (i * 97) % 1100)) }, attrs: { keep: false } },
-    { inputs: { hidden: normal(0, 64), weight: normal(50, 64), targets: ints([]) }, attrs: { keep: true } },
     { inputs: { hidden: normal(6, 24), weight: normal(50, 24), targets: ints([0, 49, -1, 7, 7, 31]) }, attrs: { keep: true } },
+    { inputs: { hidden: normal(0, 64), weight: normal(50, 64), targets: ints([]) }, attrs: { keep: true } },
     { inputs: { hidden: normal(2, 72), weight: normal(4003, 72), targets: ints([4002, 0]) }, attrs: { keep: true } },
+    { inputs: { hidden: normal(3, 576), weight: weight(130, 576), targets: ints([0, 129, 64]) }, attrs: { keep: false } },
     { inputs: { hidden: normal(40, 64), weight: normal(1104, 64), targets: ints(Array.from({ length: 40 }, (_, i) => (i * 97) % 1104)) }, attrs: { keep: true } },
   ],
 });

@@ -31,10 +31,17 @@ function coarser(x: number): number {
   return float[0]!;
 }
 
+/** The multiple of a power of two, a 64th of the tolerance or less, that is nearest: digits that nothing is held to do not travel. */
+function shorter(x: number, tolerance: number): number {
+  const quantum = 2 ** Math.floor(Math.log2(tolerance) - 6);
+  return Number.isFinite(x) && tolerance > 0 ? Math.fround(Math.round(x / quantum) * quantum) : Math.fround(x);
+}
+
 /** Values and tolerances as float32: what a value loses by it, its tolerance gains. */
 function inFloats({ want, tolerance }: Expected): Float32Array[] {
-  const lost = want.map((v) => (Number.isFinite(v) ? Math.abs(v - Math.fround(v)) : 0));
-  return [Float32Array.from(want), Float32Array.from(tolerance, (t, i) => coarser(t + lost[i]!))];
+  const short = want.map((v, i) => shorter(v, tolerance[i]!));
+  const lost = want.map((v, i) => (Number.isFinite(v) ? Math.abs(v - short[i]!) : 0));
+  return [Float32Array.from(short), Float32Array.from(tolerance, (t, i) => coarser(t + lost[i]!))];
 }
 
 function write(p: Pieces, c: Case, nan: boolean): void {
