@@ -34,7 +34,7 @@ export const adamwOp = defineOp({
     const next = sub(mul(p, sub(fill(1, []), mul(lr, decay))), mul(step, lr));
     return { w2: next, ...(master && { master2: next }), m2, v2 };
   },
-  cost: (t) => ({ flops: 12 * size(t.w), bytes: bytes(t.g) + 2 * bytes(t.m) + 2 * bytes(t.v) + 2 * bytes(t.w) + (t.master ? 2 * bytes(t.master) : 0) }),
+  cost: (t) => ({ flops: 12 * size(t.w), bytes: bytes(t.g) + 2 * bytes(t.m) + 2 * bytes(t.v) + (t.master ? bytes(t.w) + 2 * bytes(t.master) : 2 * bytes(t.w)) }),
   bench: (d) => {
     const x = normal32(d.intermediate, d.hidden);
     const half = d.dtype === "bfloat16" && { master: x };

@@ -64,6 +64,7 @@ export const gemmOp = defineOp({
     { inputs: { a: normal(17, 40), b: normal(24, 40), onto: normal(17, 24) }, attrs: { ta: false, tb: true, dtype: "float32" } },
     { inputs: { a: normal(1, 8), b: normal(1, 8) }, attrs: { ta: false, tb: true, dtype: "float32" } },
     { inputs: { a: normal(0, 24), b: normal(40, 24) }, attrs: { ta: false, tb: true, dtype: "float32" } },
+    { inputs: { a: normal(0, 24), b: normal(0, 40) }, attrs: { ta: true, tb: false, dtype: "float32" } }, // an unused chunk of the head
     { inputs: { a: normal(0, 24), b: normal(0, 40), onto: normal32(24, 40) }, attrs: { ta: true, tb: false, dtype: "float32" } },
     { inputs: { a: normal(129, 136), b: normal(200, 136) }, attrs: { ta: false, tb: true, dtype: "float32" } },
   ],

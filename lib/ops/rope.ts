@@ -77,10 +77,10 @@ export const qkvRopeOp = defineOp({
   samples: [
     { inputs: { qkv: normal(9, 64), cos: normal32(9, 4), sin: normal32(9, 4) }, attrs: { heads: 4, kvHeads: 2, eps: 1e-6 } },
     { inputs: { qkv: normal(7, 96), cos: normal32(7, 16), sin: normal32(7, 16) }, attrs: { heads: 1, kvHeads: 1, eps: 1e-6 } },
-    {
-      inputs: { qkv: normal(6, 80), cos: normal32(6, 4), sin: normal32(6, 4), q_norm: normal(8), k_norm: normal(8) },
+    ...[6, 0].map((n) => ({
+      inputs: { qkv: normal(n, 80), cos: normal32(n, 4), sin: normal32(n, 4), q_norm: normal(8), k_norm: normal(8) },
       attrs: { heads: 6, kvHeads: 2, eps: 1e-6 },
-    },
+    })),
   ],
 });
 defineBackward(qkvRopeOp.def, {

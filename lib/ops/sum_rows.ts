@@ -23,6 +23,8 @@ export const sumRowsOp = defineOp({
   samples: [
     { inputs: { x: normal(67, 19) }, attrs: {} },
     { inputs: { x: normal(5, 33), onto: normal32(33) }, attrs: {} },
+    { inputs: { x: normal(0, 33) }, attrs: {} },
+    { inputs: { x: normal(0, 33), onto: normal32(33) }, attrs: {} },
   ],
 });
 export function sumRows(x: Value): Value {

@@ -150,6 +150,7 @@ class Session {
   Status rows_of(const BufferState& b, int64_t row, int64_t* rows, int64_t* row_elements) const;
   Status copy_inputs(Loaded& p, RunRequest& request);
   Status make_output(const Loaded& p, const RunRequest& request, size_t index, HostArray* out) const;
+  Status leave_out(const Loaded& p, const std::string& name, Way* way) const;
   Status way_of(Loaded& p, const std::string& overwrite, Way** out) const;
   void execute(Loaded& p, const Way& way, size_t index, const std::vector<int64_t>& counts);
   Status stage_inputs(Loaded& p, RunRequest& request, const std::vector<const HostArray*>& given);
