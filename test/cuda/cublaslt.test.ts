@@ -133,13 +133,6 @@ describe.skipIf(unbuildable !== null)("products by cuBLASLt's stand-in", () => {
       expect(readdirSync(join(dir, "chosen/attune/cublaslt"))).toHaveLength(2);
     });
 
-    test("is timed for longer where that is asked for, and kept alike", async () => {
-      mkdirSync(join(dir, "long"));
-      const { after } = await child("long", { ATTUNE_CUBLASLT_TUNE: "long" });
-      expect(readFileSync(join(dir, "long/attune/cublaslt/simt,-an-emulator-130100"), "utf8")).toBe(after.slice(maker.length));
-      expect(algorithm((await child("long", { ATTUNE_STAND_IN_FIRST: "1" })).after)).toBe(algorithm(after));
-    });
-
     test("can be adopted before the file is asked, whole or not at all", async () => {
       const first = await child("adopted", { ATTUNE_CUBLASLT_TUNE: "off", ATTUNE_STAND_IN_FIRST: "1" });
       const choices = by(first.after, "2");

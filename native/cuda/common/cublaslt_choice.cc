@@ -1,15 +1,12 @@
 // Choosing an algorithm for a product: the session's own choice, that of the machine's file, or the fastest of those that cuBLASLt proposes, timed
 // once on the operands at hand. The file stands beside attune's other caches, one for each GPU and version of the library.
-// ATTUNE_CUBLASLT_TUNE=off takes the library's first proposal and keeps nothing; =long times each by itself for so long that the clock has
-// followed: at its power limit, which a step's products reach and three of them do not, a GPU is as fast as an algorithm is frugal.
+// ATTUNE_CUBLASLT_TUNE=off takes the library's first proposal and keeps nothing.
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <vector>
 
 #include "cublaslt_choices.h"
 
@@ -19,8 +16,6 @@ namespace {
 constexpr int kProposals = 8, kTimed = 3;
 constexpr double kWorthTiming = 1e8;    // operations: smaller products take the first proposal
 constexpr double kClearlyFaster = 0.98;  // of the first proposal's time
-constexpr double kContends = 1.15;       // times the least time: what is worth a long look
-constexpr double kSettleMs = 100, kLongMs = 250;
 
 using Key = Choices::Key;
 
@@ -30,11 +25,10 @@ Key key_of(const Gemm& g) {
           g.bias ? 1 + static_cast<int64_t>(g.bias.dtype) : 0};
 }
 
-bool tune_is(const char* word) {
+bool tunes() {
   const char* tune = std::getenv("ATTUNE_CUBLASLT_TUNE");
-  return tune != nullptr && std::strcmp(tune, word) == 0;
+  return tune == nullptr || std::strcmp(tune, "off") != 0;
 }
-bool tunes() { return !tune_is("off"); }
 
 // Empty where the GPU does not answer.
 std::string gpu() {
@@ -88,35 +82,21 @@ int fastest(const Product& product, const Gemm& g, const Found* found, int count
   cudaEvent_t begin = nullptr, end = nullptr;
   cudaEventCreate(&begin);
   cudaEventCreate(&end);
-  // Of one product, in ms; infinite where it does not run.
-  const auto time = [&](int i, int times) {
-    if (found[i].status != 0 || product.run(g, y, found[i].algorithm, stream) != 0) return INFINITY;
+  int best = 0;
+  float first = 0, least = 0;
+  for (int i = 0; i < count; ++i) {
+    if (found[i].status != 0 || product.run(g, y, found[i].algorithm, stream) != 0) continue;
     cudaEventRecord(begin, stream.handle());
-    for (int k = 0; k < times; ++k) product.run(g, y, found[i].algorithm, stream);
+    for (int k = 0; k < kTimed; ++k) product.run(g, y, found[i].algorithm, stream);
     cudaEventRecord(end, stream.handle());
+    if (cudaEventSynchronize(end) != cudaSuccess) break;
     float ms = 0;
-    if (cudaEventSynchronize(end) != cudaSuccess || cudaEventElapsedTime(&ms, begin, end) != cudaSuccess) return INFINITY;
-    return ms / static_cast<float>(times);
-  };
-  std::vector<float> ms;
-  for (int i = 0; i < count; ++i) ms.push_back(time(i, kTimed));
-  const auto least = [&] { return static_cast<int>(std::min_element(ms.begin(), ms.end()) - ms.begin()); };
-  int best = least();
-  if (tune_is("long")) {
-    const double quick = static_cast<double>(ms[static_cast<size_t>(best)]);
-    for (int i = 0; i < count; ++i) {
-      float& own = ms[static_cast<size_t>(i)];
-      const double once = std::max(static_cast<double>(own), 1e-3);
-      if (once > kContends * quick) {
-        own = INFINITY;
-        continue;
-      }
-      time(i, static_cast<int>(kSettleMs / once) + 1);
-      own = time(i, static_cast<int>(kLongMs / once) + 1);
+    cudaEventElapsedTime(&ms, begin, end);
+    if (i == 0) first = least = ms;
+    if (ms < least && static_cast<double>(ms) < kClearlyFaster * static_cast<double>(first)) {
+      least = ms;
+      best = i;
     }
-    best = least();
-  } else if (static_cast<double>(ms[static_cast<size_t>(best)]) > kClearlyFaster * static_cast<double>(ms[0])) {
-    best = 0;
   }
   cudaEventDestroy(begin);
   cudaEventDestroy(end);
