@@ -48,6 +48,10 @@ const MUTATIONS = [
   ["queued runs share their pinned memory", "native/runtime/session_machine.cc", "p.runs++ % 2", "p.runs++ % 1", "cuda/queue"],
   ["a queued run's outputs are read before they are there", "native/runtime/session_machine.cc", "if (Status s = turn.ended->wait(); !s.ok()) return s;", "", "cuda/queue"],
   ["what a timed op changed is not put back", "native/cuda/device.cc", "for (size_t i = 0; i < spans_.size(); ++i)", "for (size_t i = spans_.size(); i < spans_.size(); ++i)", "cuda/profile"],
+  ["a step's second micro-batch writes over the first", "lib/train/trainer.ts", 'i === 0 ? GRADIENTS : ""', "GRADIENTS", "train/overwrite"],
+  ["a step adds onto the gradients of the one before", "lib/train/trainer.ts", 'i === 0 ? GRADIENTS : ""', '""', "train/overwrite"],
+  ["rows whose number comes with a run count as written", "native/runtime/session_ways.cc", "if (!counted(s.type)) written.add(r);", "written.add(r);", "runtime/overwrite"],
+  ["a recording adds onto what it should write over", "native/runtime/session_machine.cc", " || way.leaves_out(index, i)", "", "cuda/overwrite"],
   ["no micro-batch stands behind the one that computes", "lib/train/trainer.ts", "const AHEAD = 3;", "const AHEAD = 1;", "cuda/queue"],
 ];
 
