@@ -2,7 +2,7 @@
 // logit of their tile, where logits themselves would have to be fp32. The gradient is made where they lie.
 import type { Value } from "../ir/graph.ts";
 import { defineOp } from "../ir/op.ts";
-import { bytes, cap, need, sameDim, show, type, type Dim } from "../ir/types.ts";
+import { bytes, cap, need, sameDim, show, type Dim } from "../ir/types.ts";
 import { equal, exp, fill, iota, less, mul, not, select, sub } from "./primitives/elementwise.ts";
 import { maxOver, sum } from "./primitives/reduce.ts";
 import { broadcast, reshape } from "./primitives/shape.ts";

@@ -8,8 +8,8 @@
 // few keys would make few blocks, the heads of a group are split between blocks, whose sums a last kernel adds in order.
 // budget: 384 threads, 168 registers (24 for the producer, 240 for consumers), no spills; shared memory 131 KiB, 67 KiB at size 64.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA); rows that nobody sees must be finite.
-// measured: with dq, H200, 32/8 heads, D 128: causal 8k 529 TFLOP/s counted as 2.5 forwards, packed 8 x 2k 423, trees 452; D 64, 14/2
-// heads, causal 8k: 341. bench/results.
+// measured: with dq, H200, 32/8 heads, D 128: causal 8k 508 to 549 TFLOP/s by the card, counted as 2.5 forwards, packed 8 x 2k 406 to 433,
+// trees 432 to 468; D 64, 14/2 heads, causal 8k: 341. bench/results.
 #include "attention_wgmma.h"
 #include "common/elements.h"
 #include "common/grid.h"

@@ -8,7 +8,8 @@
 // budget: 384 threads of 168 registers (24 for the producer, 240 for consumers), 227 KiB of shared memory; at head size 64 512 threads
 // of 128 (24 and 160), 205 KiB; no spills.
 // limits: bf16, capability 9.0, head sizes to 128 (padded to 64 or 128 by TMA), scale > 0; keys that nobody sees must be finite.
-// measured: H200, causal, 32/8 heads, D 128: 601 TFLOP/s at 4k, 620 to 647 at 8k, 675 at 16k; D 64, 14/2 heads, 8k: 435 to 451. bench/results.
+// measured: H200, 32/8 heads, D 128: causal 8k 607 to 647 TFLOP/s by the card, packed 8 x 2k 516 to 534, trees 570 to 580; D 64, 14/2 heads,
+// causal 8k: 454 to 460. bench/results.
 #include "attention_wgmma.h"
 
 namespace attune::cuda {

@@ -6,7 +6,7 @@
 //   One warpgroup brings tiles by TMA, three multiply 64 rows each (wgmma m64n192k16): while one sums up, two multiply. Blocks walk the
 //   vocabulary alike, so weight comes from the L2. Parts follow the shape alone: as many as bring the grid to 132 blocks.
 // budget: 128 registers at entry (24 for the producer, 160 for consumers), 193 KiB shared, no spills.  limits: C a multiple of 8; M, V < 2^31.
-// measured: H200, 4096 x 2048 x 65536: 712 TFLOP/s. bench/results.
+// measured: H200, 4096 x 2048 x 65536: 684 to 714 TFLOP/s by the card; 8192 x 896 x 65536 and kept: 585. bench/results.
 #include "attention_wgmma.h"
 #include "common/elements.h"
 #include "common/grid.h"
