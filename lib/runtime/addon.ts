@@ -76,7 +76,7 @@ export interface Addon {
   readonly ops: readonly string[];
   readonly devices: readonly string[];
   open(options: { device: string; threads: number; hugePages: boolean; dry: boolean; named: boolean }): Handle;
-  sizes(h: Handle): { device: string; threads: number; threadBytes: number; arenaBytes: number; derivedBytes: number; bufferBytes: number; deviceBytes: number; deviceMemory: number };
+  sizes(h: Handle): { device: string; threads: number; threadBytes: number; arenaBytes: number; derivedBytes: number; bufferBytes: number; deviceBytes: number; deviceMemory: number; fusesHead: boolean };
   load(h: Handle, program: Uint8Array): Promise<NativeProgram>;
   unload(h: Handle, program: number): Promise<void>;
   run(

@@ -92,6 +92,8 @@ export class Session {
   readonly threads: number;
   /** Bytes of memory that the device has, where that is its own; else 0. */
   readonly deviceMemory: number;
+  /** Whether `linear_logprob` in bf16 never writes logits, so that keeping their shares costs no more than it saves: a GPU of capability 9.0. */
+  readonly fusesHead: boolean;
   private readonly addon: Addon;
   private readonly handle: Handle;
   private readonly shared = new Map<string, BufferInfo>();
@@ -101,7 +103,7 @@ export class Session {
   private constructor(addon: Addon, handle: Handle) {
     this.addon = addon;
     this.handle = handle;
-    ({ device: this.device, threads: this.threads, deviceMemory: this.deviceMemory } = addon.sizes(handle));
+    ({ device: this.device, threads: this.threads, deviceMemory: this.deviceMemory, fusesHead: this.fusesHead } = addon.sizes(handle));
     forgotten.register(this, this.device, this);
   }
 

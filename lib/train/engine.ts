@@ -6,7 +6,7 @@ import type { LoadedModel } from "../engine/model.ts";
 import { tokenInputs, type Outputs } from "../engine/scorer.ts";
 import { clipFactor, type AdamwOptions } from "../optim/adamw.ts";
 import type { DType } from "../ir/types.ts";
-import type { LoadedProgram, RunOptions } from "../runtime/session.ts";
+import type { LoadedProgram, RunOptions, Session } from "../runtime/session.ts";
 import { compile } from "./compile.ts";
 import type { Kept, LossSpec, Sizes } from "./programs.ts";
 
@@ -34,9 +34,9 @@ const MIB = 2 ** 20;
  * A GPU's follows its memory: 16,384 tokens and 2.5 GiB of logits on one of 80 GiB, 4,096 and 0.75 GiB on one of 24. More logits at once gain
  * nothing and may lose: 4 GiB, 6,560 rows of a 0.5B model, brought an H200's product down from 750 to 582 TFLOP/s (bench/results).
  */
-export function grainOf({ device, deviceMemory }: { readonly device: string; readonly deviceMemory: number }, dtype: DType): Grain {
-  // A GPU's fused head leaves the exponentials in bf16 where the logits would be fp32, read twice more.
-  const head = device !== "cpu" && dtype === "bfloat16" ? ({ kept: "shares", logitBytes: 2 } as const) : ({ kept: "logits", logitBytes: 4 } as const);
+export function grainOf({ device, deviceMemory, fusesHead }: Pick<Session, "device" | "deviceMemory" | "fusesHead">, dtype: DType): Grain {
+  // A fused head leaves exponentials in bf16 where logits would be fp32, written by the product and read twice more.
+  const head = fusesHead && dtype === "bfloat16" ? ({ kept: "shares", logitBytes: 2 } as const) : ({ kept: "logits", logitBytes: 4 } as const);
   if (device !== "cuda") return { tokens: 640, chunkBytes: 32 * MIB, keptBytes: 96 * MIB, ...head };
   const chunkBytes = Math.min(2560 * MIB, Math.max(256 * MIB, deviceMemory / 32));
   return { tokens: 2 ** Math.floor(Math.log2(Math.max(2048, deviceMemory / (4 * MIB)))), chunkBytes, keptBytes: 2 * chunkBytes, ...head };

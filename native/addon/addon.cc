@@ -72,7 +72,7 @@ Napi::Value open(const Info& info) {
   return handle;
 }
 
-// sizes(handle) -> {device, threads, threadBytes, arenaBytes, derivedBytes, bufferBytes, deviceBytes, deviceMemory}
+// sizes(handle) -> {device, threads, threadBytes, arenaBytes, derivedBytes, bufferBytes, deviceBytes, deviceMemory, fusesHead}
 Napi::Value sizes(const Info& info) {
   const Napi::Env env = info.Env();
   const Worker& w = worker_of(info);
@@ -85,6 +85,7 @@ Napi::Value sizes(const Info& info) {
   o.Set("bufferBytes", static_cast<double>(w.sizes().buffers));
   o.Set("deviceBytes", static_cast<double>(w.sizes().device));
   o.Set("deviceMemory", static_cast<double>(w.sizes().device_total));
+  o.Set("fusesHead", static_cast<bool>(w.sizes().fuses_head));
   return o;
 }
 

@@ -106,6 +106,7 @@ void Worker::measure() {
   sizes_.buffers = session_ ? session_->buffer_bytes() : 0;
   if (sizes_.device_total == 0 && session_) sizes_.device_total = session_->device_total();
   sizes_.device = session_ ? session_->device_bytes() : 0;
+  if (session_) sizes_.fuses_head = session_->fuses_head();
 }
 
 void Worker::loop() {

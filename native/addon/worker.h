@@ -45,6 +45,7 @@ class Worker {
 
   struct Sizes {
     std::atomic<int64_t> arena{0}, derived{0}, buffers{0}, device{0}, device_total{0}, threads{0};
+    std::atomic<bool> fuses_head{false};
   };
   const Sizes& sizes() const { return sizes_; }
   const std::string& device() const { return device_; }

@@ -284,6 +284,7 @@ class CudaMachine final : public Machine {
     size_t free = 0, total = 0;
     return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(total) : 0;
   }
+  bool fuses_head() const override { return line_.device.major == 9; }
   Status refusal() const override { return refusal_; }
   Status put(void* to, const void* from, int64_t bytes) override {
     if (Status s = queue_put(to, from, bytes); !s.ok()) return s;

@@ -61,6 +61,7 @@ class Machine {
   // Host memory that queued copies read fastest from. Empty where there is none.
   virtual Memory staging(int64_t bytes) = 0;
   virtual int64_t total() const = 0;  // bytes of memory that the device has
+  virtual bool fuses_head() const = 0;  // linear_logprob can sum up logits, and keep their shares, without writing them
   virtual Status refusal() const = 0;  // why the last memory that was asked for came back empty
   virtual Status name_calls() = 0;  // from now on calls are launched one by one and each is named to a profiler
   virtual Peak peak() = 0;

@@ -127,6 +127,7 @@ class Session {
   int64_t buffer_bytes() const { return buffer_bytes_; }  // shared and private
   int64_t device_bytes() const { return machine_ ? arena_.bytes() + buffer_bytes_ : 0; }  // in memory of the device's own
   int64_t device_total() const { return machine_ ? machine_->total() : 0; }  // what such a device has
+  bool fuses_head() const { return machine_ && machine_->fuses_head(); }
   int64_t thread_bytes() const { return thread_scratch_.bytes(); }
 
  private:

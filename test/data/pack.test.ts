@@ -202,17 +202,17 @@ describe("the room that a program has for a head", () => {
 
   it("grows with the memory of a GPU", () => {
     const of = (gib: number): number[] => {
-      const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30 }, "bfloat16");
+      const { tokens, chunkBytes } = grainOf({ device: "cuda", deviceMemory: gib * 2 ** 30, fusesHead: true }, "bfloat16");
       return [tokens, chunkBytes / 2 ** 30];
     };
     expect([8, 24, 80, 141, 288].map(of)).toEqual([[2048, 0.25], [4096, 0.75], [16384, 2.5], [32768, 2.5], [65536, 2.5]]);
-    expect(grainOf({ device: "cpu", deviceMemory: 0 }, "bfloat16").tokens).toBe(640);
+    expect(grainOf({ device: "cpu", deviceMemory: 0, fusesHead: false }, "bfloat16").tokens).toBe(640);
   });
 
-  it("keeps shares of the softmax on a GPU in bf16, half as many bytes as logits, so that a chunk has twice the rows", () => {
-    const of = (device: string, dtype: DType) => planHead({ ...grainOf({ device, deviceMemory: 0 }, dtype), chunkBytes: grain.chunkBytes }, 1000, 3000, 1000, 10, 100, "sft");
-    for (const device of ["cuda", "simt"]) expect(of(device, "bfloat16")).toMatchObject({ kept: "shares", sizes: { rows: 256, chunks: 4 } });
-    for (const [device, dtype] of [["cuda", "float32"], ["cpu", "bfloat16"]] as const) expect(of(device, dtype)).toMatchObject({ kept: "logits", sizes: { rows: 144, chunks: 7 } });
+  it("keeps shares of the softmax in bf16 where the head is fused, half as many bytes as logits, so that a chunk has twice the rows", () => {
+    const of = (fusesHead: boolean, dtype: DType) => planHead({ ...grainOf({ device: "cuda", deviceMemory: 0, fusesHead }, dtype), chunkBytes: grain.chunkBytes }, 1000, 3000, 1000, 10, 100, "sft");
+    expect(of(true, "bfloat16")).toMatchObject({ kept: "shares", sizes: { rows: 256, chunks: 4 } });
+    for (const [fuses, dtype] of [[true, "float32"], [false, "bfloat16"]] as const) expect(of(fuses, dtype)).toMatchObject({ kept: "logits", sizes: { rows: 144, chunks: 7 } });
   });
 
   it("is little more than prompts leave, and chunks are even", () => {

@@ -34,7 +34,7 @@ const list = inMemory(parameters(config));
 const heads = ["sft", "dpo"].flatMap((kind) =>
   ["float32", "bfloat16"].map((dtype) => {
     const loss = kind === "sft" ? { kind } : { kind, lossType: "sigmoid", beta: 0.1, labelSmoothing: 0 };
-    const head = planHead(grainOf({ device: "cpu", deviceMemory: 0 }, "float32"), config.vocabSize, 1024, 1024, 4, 1024, kind); // DPO's logits of the longest pair do not fit: computed twice
+    const head = planHead(grainOf({ device: "cpu", deviceMemory: 0, fusesHead: false }, "float32"), config.vocabSize, 1024, 1024, 4, 1024, kind); // DPO's logits of the longest pair do not fit: computed twice
     return compile(microStep({ config, parameters: list, dtype }, head.sizes, loss, head.kept), scratchOf("cpu")).arenaBytes;
   }),
 );
