@@ -153,7 +153,7 @@ export const logSoftmaxGather = logSoftmaxGatherOp;
 
 /**
  * logSoftmaxGather of hidden (M,C) times weight (V,C) transposed at targets (M), in tiles of the vocabulary: logp, lse, entropy, hit and mean with no logits
- * in memory.
+ * in memory. With `keep` also tops (M, V/192), the highest logit of each 192 columns, and shares (M,V) = e^(logit - top) in the type of hidden.
  *
  * @see arXiv:2411.09009
  */
