@@ -30,7 +30,7 @@ struct Scalars {
   double beta1, beta2, eps, decay;
 };
 
-template <int N, class G, class W> __global__ void __launch_bounds__(kThreads)
+template <int N, class G, class W> __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     adamw_update(Arrays<G, W> a, Scalars s, int64_t first, int64_t end) {
   const double rate = *s.lr;
   const float scale = *s.scale, keep = static_cast<float>(1 - rate * s.decay), eps = static_cast<float>(s.eps);
