@@ -42,6 +42,7 @@ export const linearLogprobOp = defineOp({
     const vocab = t.weight.shape[0]!;
     return { flops: 2 * size(t.hidden) * cap(vocab), bytes: bytes(t.hidden) + bytes(t.weight) + (keep ? bytes(type([t.hidden.shape[0]!, vocab], t.hidden.dtype)) : 0) };
   },
+  // --form dx: what the gradient is made from is kept.
   bench: (d) => ({ inputs: { hidden: normal(d.rows, d.hidden), weight: weight(d.vocab, d.hidden), targets: scattered(d.rows, d.vocab) }, attrs: { keep: d.form === "dx" } }),
   samples: [
     { inputs: { hidden: normal(6, 24), weight: normal(50, 24), targets: ints([0, 49, -1, 7, 7, 31]) }, attrs: { keep: false } },

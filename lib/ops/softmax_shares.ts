@@ -8,7 +8,7 @@ import { maxOver, sum } from "./primitives/reduce.ts";
 import { broadcast, reshape } from "./primitives/shape.ts";
 import { ints, normal32, positive, positive32, scattered } from "./samples.ts";
 
-/** Columns of the vocabulary that share one top: the kernels' tile. */
+/** Columns of the vocabulary that share one top: the kernels' tile (native/runtime/top_columns.h). */
 const TILE = 192;
 export const tilesOf = (vocab: Dim): number => Math.ceil(cap(vocab) / TILE);
 

@@ -19,6 +19,7 @@
 #include "../runtime/device.h"
 #include "../runtime/op_info.h"
 #include "../runtime/program.h"
+#include "../runtime/top_columns.h"
 #include "gpu.h"
 #include "value.h"
 
@@ -257,7 +258,7 @@ void softmaxes(std::vector<Case>& all, DType t) {
                      {},
                      {},
                      d == t ? std::vector<std::array<size_t, 2>>{{4, 0}} : std::vector<std::array<size_t, 2>>{}});
-    const Value shares = positive(t, {m, v}), tops = normal(f32, {m, (v + 191) / 192});
+    const Value shares = positive(t, {m, v}), tops = normal(f32, {m, (v + kTopColumns - 1) / kTopColumns});
     all.push_back(
         {"softmax_shares_backward", text({m, v}), {shares, tops, targets, lse, normal(f32, {m}), normal(f32, {m}), out(t, {m, v})}, {}, {}, {{6, 0}}});
   }

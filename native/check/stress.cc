@@ -5,6 +5,8 @@
 //   attune-stress [--rows N] [--seeds N] [attention|head]      --rows bounds the cases (default 300)
 #include "stress.h"
 
+#include "../runtime/top_columns.h"
+
 namespace attune {
 namespace {
 
@@ -186,6 +188,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
   w.write(weight);
   t.write(targets);
   Values logp(rows, 0), lse(rows, 0), entropy(rows, 0), hit(rows, 0), mean(rows, 0), z(columns), highest, exponentials;
+  constexpr auto kTop = static_cast<size_t>(kTopColumns);
   for (size_t i = 0; i < rows; ++i) {
     double high = -INFINITY, sum = 0, weighted = 0, plain = 0;
     for (size_t j = 0; j < columns; ++j) {
@@ -197,7 +200,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
     for (double value : z) sum += std::exp(value - high);
     lse[i] = high + std::log(sum);
     for (size_t j = 0; j < columns; ++j) {
-      if (j % 192 == 0) highest.push_back(*std::max_element(z.begin() + static_cast<int64_t>(j), z.begin() + static_cast<int64_t>(std::min(columns, j + 192))));
+      if (j % kTop == 0) highest.push_back(*std::max_element(z.begin() + static_cast<int64_t>(j), z.begin() + static_cast<int64_t>(std::min(columns, j + kTop))));
       exponentials.push_back(std::exp(z[j] - highest.back()));
     }
     if (targets[i] < 0) continue;
@@ -228,7 +231,7 @@ std::string run_head(const HeadCase& c, Runner& runner, uint32_t seed) {
       first[i] = std::move(bytes);
     }
     // The same, and what a backward needs: no other bits.
-    const int tiles = (c.columns + 191) / 192;
+    const int64_t tiles = (c.columns + kTopColumns - 1) / kTopColumns;
     const Device shares(DType::bf16, {c.rows, c.columns}), tops(DType::f32, {c.rows, tiles});
     const LinearLogprob keeping{h.tensor, w.tensor, t.tensor, a.tensor, b.tensor, e.tensor, f.tensor, g.tensor, shares.tensor, tops.tensor, 1};
     why = runner.run<LinearLogprob>(keeping, cuda::linear_logprob, cuda::linear_logprob_scratch);

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../runtime/top_columns.h"
 #include "common/gemm_core.h"
 
 #define ATTUNE_FILE "../linear_logprob.cc"
@@ -16,8 +17,7 @@
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kTile = 192;                      // columns that share a top
-constexpr int64_t kRunColumns = 3 * kTile;          // of a run of logits
+constexpr int64_t kRunColumns = 3 * kTopColumns;    // of a run of logits
 constexpr int64_t kWhole = 1536, kBlock = 512;      // units of k in one go; of a block of a longer sum
 constexpr int64_t kPanelBytes = 4 << 20;            // of panels packed at a time, where weight is no persistent buffer
 constexpr int64_t kPartBytes = 4 << 20;             // of running softmaxes
@@ -78,12 +78,12 @@ void logits_of(const LinearLogprob& a, const Shape& s, int64_t i0, int64_t i1, i
 
 // Of a row's n logits x, which begin a tile: the tiles' tops, and shares = exp(x - top).
 template <class T> void keep_row(const float* x, int64_t n, T* shares, float* tops) {
-  for (int64_t i = 0; i < n; i += kTile) {
-    const int64_t count = std::min(kTile, n - i);
+  for (int64_t i = 0; i < n; i += kTopColumns) {
+    const int64_t count = std::min(kTopColumns, n - i);
     const V lowest = set(-__builtin_inff());
     V high = lowest;
     lanes(count, [&](int64_t k, auto m) { high = max(mask_in(load(x + i + k, m), lowest, m), high); });
-    const float top = tops[i / kTile] = highest(high);
+    const float top = tops[i / kTopColumns] = highest(high);
     const V base = set(top == -__builtin_inff() ? 0.0f : top);
     lanes(count, [&](int64_t k, auto m) { store(shares + i + k, exp(load(x + i + k, m) - base), m); });
   }
@@ -132,7 +132,7 @@ void linear_logprob(const LinearLogprob& a, Context& c) {
             join(part, part_of(x, n, out.entropy != nullptr, out.mean != nullptr));
             if (targets[i] >= column && targets[i] < column + n) at_target[i - r0] = x[targets[i] - column];
             if (a.shares) {
-              float* tops = a.tops.as<float>() + i * up(s.columns, kTile) + column / kTile;
+              float* tops = a.tops.as<float>() + i * up(s.columns, kTopColumns) + column / kTopColumns;
               typed(a.shares, [&](auto* shares) { keep_row(x, n, shares + i * s.columns + column, tops); });
             }
           }

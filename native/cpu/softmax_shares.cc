@@ -5,13 +5,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "../runtime/top_columns.h"
+
 #define ATTUNE_FILE "../softmax_shares.cc"
 #include "common/foreach_isa.h"
 
 namespace attune::cpu::ISA {
 namespace {
 
-constexpr int64_t kRows = 4, kTile = 192;  // of a task; columns
+constexpr int64_t kRows = 4;  // of a task
 
 template <class T> void backward(const SoftmaxSharesBackward& a, Context& c, const T* shares, T* dlogits) {
   const int64_t rows = a.targets.size(), columns = a.shares.last(), tiles = a.tops.last();
@@ -25,10 +27,10 @@ template <class T> void backward(const SoftmaxSharesBackward& a, Context& c, con
         continue;
       }
       const float gain = a.dlogp.as<float>()[r], lse = a.lse.as<float>()[r];
-      for (int64_t i = 0; i < columns; i += kTile) {
-        const V factor = set(-gain * std::exp(a.tops.as<float>()[r * tiles + i / kTile] - lse));
+      for (int64_t i = 0; i < columns; i += kTopColumns) {
+        const V factor = set(-gain * std::exp(a.tops.as<float>()[r * tiles + i / kTopColumns] - lse));
         const T* own = shares + r * columns + i;
-        lanes(std::min(kTile, columns - i), [&](int64_t k, auto m) { store(d + i + k, factor * load(own + k, m), m); });
+        lanes(std::min(kTopColumns, columns - i), [&](int64_t k, auto m) { store(d + i + k, factor * load(own + k, m), m); });
       }
       put(d + t, gain * (1.0f - std::exp(a.logp.as<float>()[r])));
     }

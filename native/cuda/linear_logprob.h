@@ -2,10 +2,9 @@
 #pragma once
 #include "common/launch.h"
 #include "../runtime/ops.gen.h"
+#include "../runtime/top_columns.h"
 
 namespace attune::cuda {
-
-constexpr int kTopColumns = 192;  // of the vocabulary, that share a top
 
 // Whether it can run these shapes on this device: bf16, C a multiple of 8.
 bool linear_logprob_wgmma_takes(const LinearLogprob& a, const Properties& device);

@@ -3,10 +3,10 @@
 // tiling: a block takes a tile of a row, kSteps vectors a thread.
 // budget: bytes: 2 V elements a row. One exponential a vector. At most 40 registers.
 // limits: none; V no multiple of 8 goes by single elements.  measured: H200, in a step, 8192 x 151936: 3742 GB/s, 88% of a copy.
+#include "../runtime/top_columns.h"
 #include "common/elements.h"
 #include "common/grid.h"
 #include "kernels.h"
-#include "linear_logprob.h"
 
 namespace attune::cuda {
 namespace {
